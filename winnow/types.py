@@ -1,0 +1,217 @@
+"""What the API sends back. The client returns these; the server's responses are made of them.
+
+Times are UTC, ISO 8601. A number that was not finite is null.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
+
+
+class SweepState(StrEnum):
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+    @property
+    def ended(self) -> bool:
+        return self in (SweepState.COMPLETED, SweepState.FAILED, SweepState.CANCELED)
+
+
+class TrialState(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (TrialState.PENDING, TrialState.RUNNING, TrialState.PAUSED)
+
+
+TrialKind = Literal["search", "baseline", "report"]
+"""`search` trials compete; `baseline` judges the model before training, `report` the winner on
+the test sets. The latter two train nothing."""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Page(Model, Generic[T]):
+    """One page of a list. `next` is the cursor of the following page, null on the last."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class Scores(Model):
+    """Quality on one split: token-weighted mean loss in nats and mean exact match over its sets."""
+
+    loss: float | None = None
+    exact_match: float | None = None
+
+
+class Trial(Model):
+    """One configuration of a sweep, with its latest numbers."""
+
+    id: str
+    sweep_id: str
+    number: int
+    kind: TrialKind
+    state: TrialState
+    reason: str | None
+    """Reason code of the end state: dynamics, asha, paper-sign, diverged, oom, user, error, …"""
+    message: str | None
+    """The same, as a sentence."""
+    params: dict[str, Any]
+    attempt: int
+    """Number of the latest attempt; 0 before the first."""
+    step: int
+    total_steps: int
+    samples: int
+    total_samples: int
+    loss: float | None
+    grad_norm: float | None
+    eval_loss: float | None
+    exact_match: float | None
+    value: float | None
+    """The objective; null until it was measured at the end of training."""
+    seconds: float
+    """Worker time so far, over all attempts."""
+    checkpoint: str | None
+    """Folder of the exported model, once there is one."""
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class SweepSummary(Model):
+    """Where a sweep stands. Saved compute counts training samples: not trained / would have been."""
+
+    trials: int
+    """Search trials created so far."""
+    planned: int
+    by_state: dict[str, int]
+    samples_trained: int
+    samples_full: int
+    """What running every created trial to its full budget would take."""
+    seconds: float
+    best_trial: str | None
+    best_value: float | None
+    baseline: dict[str, Scores]
+    """The model before training, by split."""
+    winner: dict[str, Scores]
+    """The best trial, by split."""
+
+
+class Sweep(Model):
+    id: str
+    name: str
+    state: SweepState
+    message: str | None
+    spec: dict[str, Any]
+    summary: SweepSummary
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class Curve(Model):
+    """A trial's points, as columns of equal length, by rising step."""
+
+    trial_id: str
+    step: list[int]
+    samples: list[int]
+    loss: list[float | None]
+    grad_norm: list[float | None]
+    learning_rate: list[float]
+    total_points: int
+    """Points stored; more than were sent if they were thinned out."""
+
+
+class EvaluationPoint(Model):
+    trial_id: str
+    step: int
+    samples: int
+    split: Literal["eval", "test"]
+    dataset: str
+    loss: float | None
+    exact_match: float | None
+    tokens: int
+    generated: int
+
+
+class Metrics(Model):
+    curves: list[Curve]
+    evaluations: list[EvaluationPoint]
+
+
+class Decision(Model):
+    """What the scheduler decided about a trial, and why."""
+
+    id: int
+    trial_id: str
+    trial_number: int
+    action: Literal["continue", "pause", "resume", "stop"]
+    rule: str
+    reason: str
+    code: str
+    samples: int
+    evidence: dict[str, Any]
+    acted: bool
+    """False if it was recorded only (mode: shadow, or an audited trial)."""
+    created_at: datetime
+
+
+class Event(Model):
+    """Something that happened to a sweep. `id` rises without gaps and is the SSE id."""
+
+    id: int
+    sweep_id: str
+    trial_id: str | None
+    type: str
+    """sweep.created, sweep.state, trial.created, trial.state, attempt.started, decision,
+    evaluation, checkpoint, command, driver.started, driver.lost."""
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class FieldError(Model):
+    """One thing wrong with the input. `pointer` is a JSON pointer into it (RFC 6901)."""
+
+    pointer: str
+    message: str
+
+
+class Problem(Model):
+    """An error, as RFC 9457 application/problem+json."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    errors: list[FieldError] = []
+    request_id: str | None = None
+
+
+class Health(Model):
+    status: Literal["ok", "degraded"]
+    version: str
+    database: Literal["ok", "unreachable"]
+    orchestrator: Literal["ok", "silent"]
+    """`silent` if no orchestrator has reported for some seconds."""
+    cluster: dict[str, float]
+    """Resources of the Ray cluster as last reported, e.g. {"CPU": 2, "GPU": 0}."""
