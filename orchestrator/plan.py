@@ -92,7 +92,9 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0]) if item["loc"] else ""
-            pointer = f"/space/{name}" if name in values else f"/training/{name}" if name else "/space"
+            pointer = (
+                f"/space/{name}" if name in values else f"/training/{name}" if name else "/space"
+            )
             problems.append((pointer, str(item["msg"]).removeprefix("Value error, ")))
     return problems
 

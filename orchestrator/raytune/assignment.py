@@ -1,0 +1,27 @@
+"""What a worker group is told to train: one attempt of one trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt. `config` is a TrainConfig as JSON; `resume_from` the checkpoint to go on from."""
+
+    attempt_id: str
+    trial_id: str
+    attempt: int
+    config: str
+    resume_from: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """The ranks that one trial gets, and how long (seconds) one report may take to come."""
+
+    ranks: int
+    cpus_per_rank: float
+    gpus_per_rank: float
+    report_seconds: float = 1.0
+    master_host: str | None = None

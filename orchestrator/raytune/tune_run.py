@@ -1,0 +1,281 @@
+"""A Ray Tune run whose every choice is ours: what starts, when it stops, how many run at once.
+
+Tune brings placement, actors, their reuse and the event loop. One Tune trial is one *attempt*: it is
+never paused, retried, checkpointed or restored by Tune, because the database is the only truth and a
+new attempt covers pausing, recovery and preemption alike.
+
+All private names of Tune that we rely on stand in this file. `tests/integration/test_tune_run.py`
+checks each against the pinned Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.callback import Callback
+from ray.tune.experiment import Trial
+from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search.search_algorithm import SearchAlgorithm
+
+from orchestrator.raytune.assignment import Assignment, GroupShape
+from orchestrator.raytune.shell import TrialShell
+from orchestrator.raytune.workers import Control, rank_name
+from trainer.metrics import Batch
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "300",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""Tune's own files, snapshots and chatter off. Set before the run."""
+
+
+class Conductor(Protocol):
+    """Who decides. Called only from Tune's loop, so never twice at once."""
+
+    @property
+    def limit(self) -> int:
+        """How many attempts may run at once, now."""
+        ...
+
+    def next(self) -> Assignment | None:
+        """What to start in a free slot; None to wait."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Nothing will ever be started again."""
+        ...
+
+    def report(self, attempt_id: str, batch: Batch) -> Control:
+        """Take in what an attempt did; what it is to do next (ignored once it has ended)."""
+        ...
+
+    def lost(self, attempt_id: str, message: str) -> None:
+        """The attempt's shell died: no report will come."""
+        ...
+
+    def tick(self) -> list[tuple[str, Control]]:
+        """Called every turn of the loop: attempts that are to yield because somebody asked."""
+        ...
+
+
+def run(conductor: Conductor, shape: GroupShape, *, yield_seconds: float = 10.0) -> None:
+    """Run attempts until the conductor has finished. Ray must be initialised.
+
+    An attempt that was asked to yield and does not within `yield_seconds` has its ranks killed; its
+    shell survives and reports a failure.
+    """
+    os.environ.update(ENVIRONMENT)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, conductor.limit))
+    storage = tempfile.mkdtemp(prefix="winnow-tune-")
+    bundles = [
+        {"CPU": shape.cpus_per_rank, "GPU": shape.gpus_per_rank}
+        if shape.gpus_per_rank
+        else {"CPU": shape.cpus_per_rank}
+    ] * shape.ranks
+    placement = tune.PlacementGroupFactory([{}, *bundles], strategy="PACK")
+    hooks = _Hooks(conductor, shape, yield_seconds)
+    try:
+        tuner = tune.Tuner(
+            tune.with_resources(TrialShell, placement),
+            tune_config=tune.TuneConfig(
+                num_samples=-1,
+                search_alg=_Source(conductor, hooks, shape),
+                scheduler=_Loop(hooks),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=storage,
+                verbose=0,
+                callbacks=[_Reports(hooks)],
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+class _Hooks:
+    """What the three Tune hooks share: the conductor, and who was asked to yield and when."""
+
+    def __init__(self, conductor: Conductor, shape: GroupShape, yield_seconds: float) -> None:
+        self.conductor = conductor
+        self.shape = shape
+        self.yield_seconds = yield_seconds
+        self.controller: Any = None
+        self._asked: dict[str, float] = {}
+        self._warm = False
+
+    def turn(self, controller: Any) -> None:
+        self.controller = controller
+        if not self._warm and controller.get_trials():
+            # Attempts that end together would otherwise lose all groups but one.
+            placement = controller.get_trials()[0].placement_group_factory
+            controller._actor_cache.increase_max(placement, by=max(1, self.conductor.limit))
+            self._warm = True
+        self.drain()
+
+    def drain(self) -> None:
+        for attempt_id, control in self.conductor.tick():
+            self.ask(attempt_id, control, wait=False)
+        now = time.monotonic()
+        for attempt_id, since in list(self._asked.items()):
+            if now - since > self.yield_seconds:
+                log.warning("attempt %s did not yield in time; ending its workers", attempt_id)
+                self._kill_ranks(attempt_id)
+                del self._asked[attempt_id]
+
+    def report(self, trial: Trial, batch: Batch) -> None:
+        if batch.status != "running":
+            self._asked.pop(trial.trial_id, None)
+        control = self.conductor.report(trial.trial_id, batch)
+        if batch.status == "running" and control != "go":
+            self.ask(trial.trial_id, control, wait=True)
+
+    def ask(self, attempt_id: str, control: Control, *, wait: bool) -> None:
+        """Tell rank 0 to yield; the others follow it. With `wait`, before its next step begins."""
+        self._asked.setdefault(attempt_id, time.monotonic())
+        rank = self._rank(attempt_id, 0)
+        if rank is None:
+            return
+        ref = rank.control.remote(attempt_id, control)
+        if wait:
+            with contextlib.suppress(Exception):
+                ray.get(ref, timeout=2)
+
+    def live(self) -> int:
+        if self.controller is None:
+            return 0
+        return sum(not t.is_finished() for t in self.controller.get_live_trials())
+
+    def _rank(self, attempt_id: str, rank: int) -> Any:
+        trial = self.controller.get_trial(attempt_id) if self.controller is not None else None
+        actor = trial.temporary_state.ray_actor if trial is not None else None
+        if actor is None:
+            return None
+        try:
+            return ray.get_actor(rank_name(actor._actor_id.hex(), rank))
+        except ValueError:  # the group is not up yet, or is gone
+            return None
+
+    def _kill_ranks(self, attempt_id: str) -> None:
+        for index in range(self.shape.ranks):
+            rank = self._rank(attempt_id, index)
+            if rank is not None:
+                ray.kill(rank)
+
+
+class _Source(SearchAlgorithm):
+    """Gives Tune one attempt at a time, only into a free slot, so that the order is ours."""
+
+    def __init__(self, conductor: Conductor, hooks: _Hooks, shape: GroupShape) -> None:
+        self._conductor = conductor
+        self._hooks = hooks
+        self._shape = shape
+        self._parser = _make_parser()
+        self._experiment: Any = None
+        self._counter = 0
+
+    @property
+    def total_samples(self) -> int:
+        return self._counter
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def add_configurations(self, experiments: Any) -> None:
+        self._experiment = experiments[0] if isinstance(experiments, list) else experiments
+
+    def next_trial(self) -> Trial | None:
+        if self._hooks.live() == 0:
+            self._hooks.drain()  # with nothing live Tune asks only here
+        if self._conductor.finished or self._hooks.live() >= self._conductor.limit:
+            return None
+        assignment = self._conductor.next()
+        if assignment is None:
+            return None
+        self._counter += 1
+        spec = dict(self._experiment.spec)
+        spec["config"] = {"assignment": assignment, "shape": self._shape}
+        return _create_trial_from_spec(
+            spec,
+            self._parser,
+            evaluated_params={},
+            experiment_tag=assignment.attempt_id,
+            trial_id=assignment.attempt_id,
+        )
+
+    def is_finished(self) -> bool:
+        return self._conductor.finished
+
+    def has_checkpoint(self, dirpath: str) -> bool:
+        return False
+
+    def save_to_dir(self, *_: Any, **__: Any) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        # Tune pickles its search algorithm to disk; ours holds database connections.
+        return (_nothing, ())
+
+
+class _Loop(FIFOScheduler):
+    """Tune's scheduler hook, used for one thing: it is called in every turn of the loop."""
+
+    def __init__(self, hooks: _Hooks) -> None:
+        super().__init__()
+        self._hooks = hooks
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        self._hooks.turn(tune_controller)
+        return super().choose_trial_to_run(tune_controller)
+
+    def __reduce__(self) -> Any:
+        return (FIFOScheduler, ())
+
+
+class _Reports(Callback):
+    """Takes every report, the last of an attempt too (a scheduler would not see that one)."""
+
+    def __init__(self, hooks: _Hooks) -> None:
+        self._hooks = hooks
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        batch = result.pop("batch", None)
+        if batch is not None:
+            self._hooks.report(trial, batch)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        error = trial.get_error()
+        message = str(error).strip().splitlines()[0] if error else "its process ended"
+        self._hooks.conductor.lost(trial.trial_id, f"the trial's process was lost: {message}")
+
+    def __reduce__(self) -> Any:
+        return (Callback, ())
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,227 @@
+"""A worker group: one actor a rank, its process group formed once, used for one trial after another.
+
+Starting a group costs seconds (processes, imports, process group); starting the next trial on a warm
+one costs the time to build its model. The group lives in the placement group of the Tune trial that
+made it and dies with it: its actors are never detached, so Ray ends them with their owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.raytune.assignment import Assignment, GroupShape
+from trainer.metrics import Batch, Failure
+
+Control = Literal["go", "pause", "stop"]
+
+
+def rank_name(shell_actor_id: str, rank: int) -> str:
+    """The Ray name of a rank, known to whoever knows the shell's actor id."""
+    return f"{shell_actor_id}-r{rank}"
+
+
+class WorkerGroup:
+    """The ranks of one shell. A group that has raised is finished: `close` it and make another."""
+
+    def __init__(self, shape: GroupShape, placement: PlacementGroup | None, name: str) -> None:
+        self.shape = shape
+        self._ranks: list[Any] = []
+        try:
+            self._start(placement, name)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, assignment: Assignment) -> None:
+        """Build the model and optimizer of `assignment` on every rank, replacing what was there."""
+        self._all([r.start.remote(assignment) for r in self._ranks])
+
+    def advance(self) -> Batch:
+        """Train for about `report_seconds`; rank 0's report."""
+        return self._all([r.advance.remote(self.shape.report_seconds) for r in self._ranks])[0]
+
+    def close(self) -> None:
+        """End every rank at once."""
+        for rank in self._ranks:
+            with contextlib.suppress(Exception):
+                ray.kill(rank)
+        self._ranks = []
+
+    def _start(self, placement: PlacementGroup | None, name: str) -> None:
+        for index in range(self.shape.ranks):
+            strategy: Any = "DEFAULT"
+            if placement is not None:
+                strategy = PlacementGroupSchedulingStrategy(
+                    placement, placement_group_bundle_index=index
+                )
+            self._ranks.append(
+                Rank.options(
+                    name=rank_name(name, index),
+                    num_cpus=self.shape.cpus_per_rank,
+                    num_gpus=self.shape.gpus_per_rank,
+                    scheduling_strategy=strategy,
+                    max_restarts=0,
+                ).remote()
+            )
+        host, port = self._all([self._ranks[0].rendezvous.remote()])[0]
+        self._all(
+            [
+                rank.join.remote(index, self.shape.ranks, host, port)
+                for index, rank in enumerate(self._ranks)
+            ]
+        )
+
+    def _all(self, refs: list[ray.ObjectRef]) -> list[Any]:
+        """Every rank's answer, in order.
+
+        One rank's death shows first as connection errors on its peers, so after the first error the
+        others get a moment to speak, and a death or lack of memory is preferred over its echoes.
+        """
+        waiting = list(refs)
+        errors: list[BaseException] = []
+        while waiting and not errors:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            errors += _errors(done)
+        if errors:
+            done, _ = (
+                ray.wait(waiting, num_returns=len(waiting), timeout=2) if waiting else ([], [])
+            )
+            errors += _errors(done)
+            raise max(errors, key=_rank_of_cause)
+        return ray.get(refs)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What a worker group's error means for the trial.
+
+    `infrastructure` is not among the trainer's own codes: the driver reads it from the notes of the
+    batch, because such a trial runs again.
+    """
+    detail = "".join(traceback.format_exception(error))[-8000:]
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return Failure("oom", "a worker was ended because its node ran out of memory", detail)
+    if isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
+        return Failure("error", f"a worker process died: {_first_line(error)}", detail)
+    cause = getattr(error, "cause", None) or error
+    return Failure("error", f"{type(cause).__name__}: {_first_line(cause)}", detail)
+
+
+def is_infrastructure(error: BaseException) -> bool:
+    """Whether the error is the machine's rather than the trial's."""
+    return isinstance(
+        error,
+        (
+            ray.exceptions.RayActorError,
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.ActorUnschedulableError,
+        ),
+    ) and not isinstance(error, ray.exceptions.OutOfMemoryError)
+
+
+@ray.remote(concurrency_groups={"control": 1})
+class Rank:
+    """One rank of a worker group: a process that trains what it is told."""
+
+    def __init__(self) -> None:
+        _die_with_parent()
+        self._run: Any = None
+        self._attempt = ""
+        self._control: tuple[str, Control] = ("", "go")
+
+    def rendezvous(self) -> tuple[str, int]:
+        """This node's address and a port that is free now. The other ranks meet here."""
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            return host, probe.getsockname()[1]
+
+    def join(self, rank: int, world: int, host: str, port: int) -> None:
+        import torch
+
+        from trainer import engine
+
+        cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+        torch.set_num_threads(max(1, int(cpus)))
+        engine.join(rank, world, host, port, local_rank=0)
+
+    def start(self, assignment: Assignment) -> None:
+        from trainer.config import TrainConfig
+        from trainer.loop import Run
+
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+        self._attempt = assignment.attempt_id
+        resume = Path(assignment.resume_from) if assignment.resume_from else None
+        self._run = Run(TrainConfig.model_validate_json(assignment.config), resume_from=resume)
+
+    def advance(self, seconds: float) -> Batch:
+        return self._run.advance(seconds, self._read_control)
+
+    @ray.method(concurrency_group="control")
+    def control(self, attempt_id: str, mode: Control) -> None:
+        """Ask attempt `attempt_id` to yield. Ignored by any other attempt."""
+        self._control = (attempt_id, mode)
+
+    @ray.method(concurrency_group="control")
+    def pid(self) -> int:
+        return os.getpid()
+
+    def _read_control(self) -> Control:
+        attempt, mode = self._control
+        return mode if attempt == self._attempt else "go"
+
+
+def _die_with_parent() -> None:
+    """End this process when the raylet that started it ends (Linux)."""
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _errors(refs: list[ray.ObjectRef]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for ref in refs:
+        try:
+            ray.get(ref)
+        except Exception as error:
+            found.append(error)
+    return found
+
+
+def _rank_of_cause(error: BaseException) -> int:
+    """How likely the error is the cause, rather than a peer's broken connection."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return 3
+    if isinstance(error, ray.exceptions.RayActorError):
+        return 2
+    return 0 if "onnection" in str(error) else 1
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def wait_until_dead(pids: list[int], timeout: float) -> list[int]:
+    """Those of `pids` that still exist after at most `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        if not alive or time.monotonic() > deadline:
+            return alive
+        time.sleep(0.05)
