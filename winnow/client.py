@@ -1,0 +1,273 @@
+"""Talk to a winnow server from Python.
+
+import winnow
+client = winnow.Client()                      # the server that `winnow up` runs here
+sweep = client.submit("sweep.yaml")
+for update in client.watch(sweep.id):
+    ...
+print(client.best(sweep.id).checkpoint)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from winnow.errors import ApiError, ServerNotFound, WinnowError
+from winnow.load import load_sweep_file, resolve_paths
+from winnow.settings import ClientSettings
+from winnow.spec import SweepSpec
+from winnow.types import (
+    Curve,
+    Decision,
+    Event,
+    Health,
+    Metrics,
+    Page,
+    Problem,
+    Sweep,
+    Trial,
+)
+
+M = TypeVar("M", bound=BaseModel)
+
+SUBMIT_TIMEOUT = 300.0
+"""Seconds. Before it accepts a sweep, the server opens its data and its model."""
+STREAM_SILENCE = 35.0
+"""Seconds without a byte after which a stream is opened anew. The server sends one every 10 s."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One message of a sweep's live stream; `kind` says which field is set.
+
+    `event`: something that happened, once and in order. `progress`: trials whose numbers or state
+    changed. `sweep`: the changed summary. `points`: new points of the learning curves; merge them
+    by step. `end`: the sweep has ended and all was sent; the final `sweep`.
+    """
+
+    kind: Literal["event", "progress", "sweep", "points", "end"]
+    event: Event | None = None
+    trials: tuple[Trial, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    sweep: Sweep | None = None
+
+
+class Client:
+    """A connection to a winnow server.
+
+    `url` and `token` default to `WINNOW_URL` and `WINNOW_TOKEN`, then to the server that
+    `winnow up` runs on this machine. Methods raise ApiError if the server refuses, with its
+    reason, and ServerNotFound if none answers.
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, timeout: float = 30.0
+    ) -> None:
+        self.url, token = ClientSettings().find_server(url, token)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def health(self) -> Health:
+        """Whether the server and its parts are up. Needs no token."""
+        return self._get(Health, "/v1/health")
+
+    def submit(self, sweep: SweepSpec | Mapping[str, Any] | str | Path) -> Sweep:
+        """Start a sweep from a file, a mapping or a SweepSpec.
+
+        Relative paths in it are read from the file's folder, or from the working directory.
+        """
+        if isinstance(sweep, (str, Path)):
+            body = load_sweep_file(sweep)
+        elif isinstance(sweep, SweepSpec):
+            body = resolve_paths(sweep.model_dump(mode="json", exclude_unset=True), Path.cwd())
+        else:
+            body = resolve_paths(dict(sweep), Path.cwd())
+        response = self._request("POST", "/v1/sweeps", json=body, timeout=SUBMIT_TIMEOUT)
+        return _parse(Sweep, response)
+
+    def sweeps(self) -> Iterator[Sweep]:
+        """All sweeps, newest first; pages are fetched as they are needed."""
+        return self._pages(Sweep, "/v1/sweeps")
+
+    def sweep(self, sweep_id: str) -> Sweep:
+        return self._get(Sweep, f"/v1/sweeps/{sweep_id}")
+
+    def cancel(self, sweep_id: str) -> Sweep:
+        """Ask for a sweep to end. It ends some moments later."""
+        return _parse(Sweep, self._request("POST", f"/v1/sweeps/{sweep_id}:cancel"))
+
+    def trials(self, sweep_id: str) -> list[Trial]:
+        return list(self._pages(Trial, f"/v1/sweeps/{sweep_id}/trials"))
+
+    def trial(self, trial_id: str) -> Trial:
+        return self._get(Trial, f"/v1/trials/{trial_id}")
+
+    def stop(self, trial_id: str) -> Trial:
+        """Ask for one trial to end. It ends some moments later; the sweep goes on."""
+        return _parse(Trial, self._request("POST", f"/v1/trials/{trial_id}:stop"))
+
+    def metrics(
+        self,
+        sweep_id: str,
+        *,
+        trials: list[str] | None = None,
+        max_points: int = 500,
+        after_step: int = 0,
+    ) -> Metrics:
+        """Learning curves, thinned to at most `max_points` a trial, and all evaluations."""
+        params: dict[str, Any] = {"max_points": max_points, "after_step": after_step}
+        if trials is not None:
+            params["trials"] = ",".join(trials)
+        return self._get(Metrics, f"/v1/sweeps/{sweep_id}/metrics", params)
+
+    def decisions(self, sweep_id: str) -> list[Decision]:
+        """Everything the scheduler decided about the sweep's trials, in order, with reasons."""
+        return list(self._pages(Decision, f"/v1/sweeps/{sweep_id}/decisions"))
+
+    def events(self, sweep_id: str, after: int = 0) -> list[Event]:
+        """What happened to a sweep since the event `after`, in order."""
+        return list(self._pages(Event, f"/v1/sweeps/{sweep_id}/events", {"after": after}))
+
+    def best(self, sweep_id: str) -> Trial:
+        """The best finished trial. Raises WinnowError if none has finished."""
+        sweep = self.sweep(sweep_id)
+        if sweep.summary.best_trial is None:
+            raise WinnowError(
+                f"no trial of sweep {sweep.name} has finished, so none is the best "
+                f"(the sweep is {sweep.state.value})"
+            )
+        return self.trial(sweep.summary.best_trial)
+
+    def watch(self, sweep_id: str, after: int = 0, *, patience: float = 60.0) -> Iterator[Update]:
+        """Follow a sweep live until it ends; events start after the id `after`.
+
+        A lost connection is taken up again where it broke off: no event is lost or seen twice.
+        Raises ServerNotFound once the server has been away for `patience` seconds.
+        """
+        last_id, lost_since = after, None
+        while True:
+            try:
+                for message in self._stream(sweep_id, last_id):
+                    lost_since = None
+                    if message.event == "message":
+                        continue
+                    update = _update(message)
+                    if update.event is not None:
+                        if update.event.id <= last_id:
+                            continue
+                        last_id = update.event.id
+                    yield update
+                    if update.kind == "end":
+                        return
+            except (httpx2.TransportError, ServerNotFound) as error:
+                now = time.monotonic()
+                lost_since = lost_since if lost_since is not None else now
+                if now - lost_since > patience:
+                    raise ServerNotFound(
+                        f"the connection to {self.url} was lost and could not be made again "
+                        f"for {patience:g} s ({error})"
+                    ) from None
+            time.sleep(0.5)
+
+    def _stream(self, sweep_id: str, last_id: int) -> Iterator[httpx2.ServerSentEvent]:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last_id)}
+        timeout = httpx2.Timeout(10.0, read=STREAM_SILENCE)
+        url = f"/v1/sweeps/{sweep_id}/stream"
+        with self._http.stream("GET", url, headers=headers, timeout=timeout) as response:
+            if response.status_code >= 500:
+                raise ServerNotFound(f"the server answers {response.status_code}")
+            if response.is_error:
+                response.read()
+                _raise_for_problem(response)
+            yield from httpx2.EventSource(response, max_event_size=None)
+
+    def _get(self, model: type[M], path: str, params: dict[str, Any] | None = None) -> M:
+        return _parse(model, self._request("GET", path, params=params))
+
+    def _pages(
+        self, model: type[M], path: str, params: dict[str, Any] | None = None
+    ) -> Iterator[M]:
+        params = dict(params or {})
+        while True:
+            response = self._request("GET", path, params=params)
+            page = cast("Page[M]", _parse(Page[model], response))
+            yield from page.items
+            if page.next is None:
+                return
+            params["after"] = page.next
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx2.TimeoutException:
+            raise ServerNotFound(
+                f"the winnow server at {self.url} did not answer in time"
+            ) from None
+        except httpx2.TransportError as error:
+            raise ServerNotFound(
+                f"no winnow server answers at {self.url} ({error}). Is `winnow up` running?"
+            ) from None
+        if response.is_error:
+            _raise_for_problem(response)
+        return response
+
+
+def _raise_for_problem(response: httpx2.Response) -> None:
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        problem = Problem(
+            type="about:blank",
+            title=f"{response.status_code} {response.reason_phrase}",
+            status=response.status_code,
+            detail=f"{response.url} does not answer as a winnow server does; check the address",
+        )
+    raise ApiError(problem)
+
+
+def _parse(model: type[M], response: httpx2.Response) -> M:
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError:
+        raise WinnowError(
+            f"{response.url} did not answer as a winnow server of this version does; "
+            "compare `winnow --version` here and there"
+        ) from None
+
+
+class _Progress(BaseModel):
+    trials: tuple[Trial, ...]
+
+
+class _Points(BaseModel):
+    curves: tuple[Curve, ...]
+
+
+def _update(message: httpx2.ServerSentEvent) -> Update:
+    match message.event:
+        case "progress":
+            return Update("progress", trials=_Progress.model_validate_json(message.data).trials)
+        case "points":
+            return Update("points", curves=_Points.model_validate_json(message.data).curves)
+        case "sweep":
+            return Update("sweep", sweep=Sweep.model_validate_json(message.data))
+        case "end":
+            return Update("end", sweep=Sweep.model_validate_json(message.data))
+        case _:
+            return Update("event", event=Event.model_validate_json(message.data))
