@@ -1,0 +1,40 @@
+# Two commands: `make demo` and `make test`. Each does all its own set-up.
+#
+#   make demo [ARGS=--keep]    a real sweep on a tiny model, from nothing
+#   make test                  all checks and tests
+#   TORCH=cpu|cuda             which PyTorch to install (default: what this machine has)
+#   TORCH_INDEX=URL            where to take it from, e.g. PyTorch's index of small CPU builds
+#   PYTHON=python3.12          another Python, 3.11 or newer
+
+PYTHON ?= python3
+TORCH ?= auto
+TORCH_INDEX ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+SETUP := $(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+export WINNOW_HOME ?= $(CURDIR)/.winnow
+
+.PHONY: demo test setup lint dashboard clean
+
+demo:
+	@$(SETUP)
+	@$(BIN)/winnow demo $(ARGS)
+
+setup:
+	@$(SETUP) --dev
+
+test: setup lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+dashboard: setup
+
+clean:
+	rm -rf .venv .winnow api/static dashboard/node_modules
