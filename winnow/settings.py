@@ -45,7 +45,7 @@ class ClientSettings(BaseSettings):
 
 
 def read_server_file(home: Path) -> dict[str, Any] | None:
-    """What a running `winnow up` says about itself: url, pid, ray_address. None if there is none."""
+    """What a running `winnow up` says about itself: url, pid, ray_address. None if none runs."""
     try:
         found = json.loads((home / "server.json").read_text())
     except (OSError, ValueError):
