@@ -1,0 +1,164 @@
+"""`asha`: asynchronous successive halving on held-out loss, by pausing.
+
+Li et al., "A System for Massively Parallel Hyperparameter Tuning" (MLSys 2020). At each rung the
+best 1/eta of the trials that have got there go on; the others are paused with a checkpoint. When a
+worker is free, a paused trial that has come to be among its rung's best 1/eta goes first, at the
+deepest rung that has one; only then does a new trial start. Nobody has to finish before the first
+pause. What is paused when nothing is left to run is ended.
+
+Trials are compared at equal fractions of their budgets, in samples seen. A trial that fails on its
+way to a rung doesn't count there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.schedulers.base import Action, Decision
+from orchestrator.schedulers.curves import HeldOut
+from orchestrator.schedulers.tracking import Followed, Status, TrackingScheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A trial's place at a rung: `rank` from 1 among `peers`, of whom the best `quota` go on."""
+
+    trial: Followed
+    held_out: HeldOut
+    rank: int
+    peers: int
+    quota: int
+
+    @property
+    def passes(self) -> bool:
+        return self.rank <= self.quota
+
+    def missing(self, eta: int) -> int:
+        """How many more trials have to reach the rung behind this one before it goes on."""
+        return max(0, self.rank * eta - self.peers)
+
+    def __str__(self) -> str:
+        loss = "no finite loss" if self.held_out.loss is None else f"{self.held_out.loss:.4g}"
+        return f"held-out loss {loss} at {self.held_out.samples:,} samples"
+
+
+class ASHA(TrackingScheduler):
+    """Asynchronous successive halving. Subclasses may rank by more than the held-out loss."""
+
+    name = "asha"
+    code = "asha"
+
+    def _judge(self, trial: Followed) -> Decision | None:
+        deepest = self._deepest_rung(trial)
+        if deepest is None or str(deepest[0]) in trial.judged:
+            return None
+        rung = deepest[0]
+        standing = self._standings(rung)[trial.info.id]
+        action = Action.CONTINUE if standing.passes else Action.PAUSE
+        if standing.peers < self.spec.eta:
+            place = f"comes first to its rung; it waits until {self.spec.eta} trials have got there"
+        else:
+            place = f"ranks {standing.rank} of {standing.peers}; the best {standing.quota} go on"
+        reason = f"{standing} {place}"
+        return self._decision(trial, action, "rung", reason, **self._evidence(rung, standing))
+
+    def _call_back(self, waiting: int) -> Decision | None:
+        for rung in reversed(range(len(self.spec.rungs))):
+            standings = self._standings(rung)
+            for standing in standings.values():
+                if standing.passes and self._paused_at(standing.trial, rung):
+                    reason = (
+                        f"{standing} now ranks {standing.rank} of {standing.peers}; "
+                        f"the best {standing.quota} go on"
+                    )
+                    return self._resume(standing.trial, "promotion", reason, rung, standing)
+        if not self._nothing_left(waiting):
+            return None
+        for rung in reversed(range(len(self.spec.rungs))):
+            for standing in self._standings(rung).values():
+                if self._paused_at(standing.trial, rung):
+                    reason = (
+                        "nothing else is left to run and no trial has completed; "
+                        f"{standing} is the best at the deepest rung"
+                    )
+                    return self._resume(standing.trial, "last-standing", reason, rung, standing)
+        return None
+
+    def _give_up(self, trial: Followed) -> Decision:
+        rung, _ = self._paused_rung(trial)
+        standing = self._standings(rung)[trial.info.id]
+        reason = (
+            f"{standing} ranked {standing.rank} of {standing.peers}; "
+            f"only the best {standing.quota} went on"
+        )
+        return self._decision(trial, Action.STOP, "rung", reason, **self._evidence(rung, standing))
+
+    # --- for subclasses -----------------------------------------------------------------------
+
+    def _scores(self, rung: int, reached: dict[str, HeldOut]) -> dict[str, float]:
+        """What ranks the trials at a rung, lower is better. ASHA: the held-out loss."""
+        return {trial_id: held_out.rank_key for trial_id, held_out in reached.items()}
+
+    def _evidence(self, rung: int, standing: Standing) -> dict[str, Any]:
+        """The numbers behind a rung decision, as JSON values."""
+        missing = standing.missing(self.spec.eta)
+        return {
+            "point": str(rung),
+            "rung": rung,
+            "rung_samples": self._points(standing.trial.info.total_samples)[rung],
+            "held_out_loss": standing.held_out.loss,
+            "rank": standing.rank,
+            "peers": standing.peers,
+            "quota": standing.quota,
+            "eta": self.spec.eta,
+            "revived_if": f"{missing} more trials reach this rung and do worse" if missing else "",
+        }
+
+    # --- standings ----------------------------------------------------------------------------
+
+    def _standings(self, rung: int) -> dict[str, Standing]:
+        """Places at a rung, best first. Ties go to the lower trial number."""
+        out: set[str] = set()
+        for depth in range(rung + 1):
+            reached = {
+                t.info.id: held_out
+                for t in self._in_order()
+                if (held_out := self._held_out(t, depth)) is not None
+            }
+            # An audited trial that lost its place at an earlier rung is no peer further on: the
+            # quota there must be what it would be without the audit.
+            peers = {i: h for i, h in reached.items() if i not in out}
+            scores = self._scores(depth, peers)
+            order = sorted(peers, key=lambda i: scores[i])  # Stable: equal scores stay by number.
+            quota = len(order) // self.spec.eta
+            standings = {
+                i: Standing(self._trials[i], peers[i], rank, len(order), quota)
+                for rank, i in enumerate(order, start=1)
+            }
+            if depth == rung:
+                for i in reached.keys() - peers.keys():
+                    standings[i] = Standing(
+                        self._trials[i], reached[i], len(order) + 1, len(order) + 1, quota
+                    )
+                return standings
+            if not self.shadow:
+                out |= {i for i, s in standings.items() if s.trial.audited and not s.passes}
+        raise AssertionError("unreachable")
+
+    def _paused_at(self, trial: Followed, rung: int) -> bool:
+        return trial.status is Status.PAUSED and self._paused_rung(trial)[0] == rung
+
+    def _paused_rung(self, trial: Followed) -> tuple[int, HeldOut]:
+        deepest = self._deepest_rung(trial)
+        if deepest is None:
+            raise ValueError(
+                f"trial {trial.info.id!r} is paused at a rung, but its records don't reach one; "
+                "observe a trial's stored records before asking for decisions"
+            )
+        return deepest
+
+    def _resume(
+        self, trial: Followed, rule: str, reason: str, rung: int, standing: Standing
+    ) -> Decision:
+        return self._decision(trial, Action.RESUME, rule, reason, **self._evidence(rung, standing))

@@ -1,0 +1,121 @@
+"""Synthetic sweeps: trials with power-law curves, noise as at small batches, known final losses."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from orchestrator.schedulers import TrialInfo
+from orchestrator.schedulers.simulate import Recorded
+from trainer.metrics import Evaluation, StepRecord
+
+RUNGS = (0.125, 0.25, 0.5)
+
+MakeTrial = Callable[..., Recorded]
+MakeSweep = Callable[..., list[Recorded]]
+
+
+def make_trial(
+    number: int,
+    *,
+    final: float = 2.0,
+    start: float = 4.0,
+    batch: int = 16,
+    total: int = 1600,
+    noise: float = 0.3,
+    warmup: int = 0,
+    norm: float = 1.0,
+    seed: int = 0,
+    crossing: float = 0.0,
+    rate: float | None = None,
+    rungs: Sequence[float] = RUNGS,
+) -> Recorded:
+    """A healthy trial. Its loss falls as a power law from `start` to `final` nats; a single
+    sample's loss scatters by `noise` × level, heavy-tailed. `crossing` lifts the held-out loss
+    early and lets it fall later, as slow starters do."""
+    rng = random.Random(f"{seed}/{number}")
+    steps: list[StepRecord] = []
+    evaluations: list[Evaluation] = []
+    points = [math.ceil(r * total) for r in rungs]
+    samples = 0
+
+    def level(seen: int) -> float:
+        progress = (1 + 20 * seen / total) ** -0.7
+        end = 21**-0.7
+        return final + (start - final) * (progress - end) / (1 - end)
+
+    while samples < total:
+        step = len(steps) + 1
+        size = min(batch, total - samples)
+        spread = noise * math.exp(rng.gauss(0, 0.4)) / math.sqrt(size)
+        loss = level(samples) * math.exp(rng.gauss(0, spread))
+        lr = 1e-4 * min(1.0, step / warmup) if warmup else 1e-4
+        before, samples = samples, samples + size
+        steps.append(
+            StepRecord(
+                step=step,
+                samples=samples,
+                tokens=samples * 40,
+                loss=loss,
+                grad_norm=norm * math.exp(rng.gauss(0, 1.2 / math.sqrt(size) + 0.1)),
+                learning_rate=lr,
+                seconds=0.05 + 0.002 * size,
+                memory=1,
+                batch_samples=size,
+            )
+        )
+        if any(before < p <= samples for p in points) or samples == total:
+            early = crossing * (1 - samples / total)
+            evaluations.append(
+                Evaluation(step, samples, "eval", "main", level(samples) + early, 5000)
+            )
+    params: dict[str, Any] = {
+        "learning_rate": rate if rate is not None else 1e-5 * 1.7**number,
+        "effective_batch_size": batch,
+    }
+    info = TrialInfo(f"t{number}", number, params, total)
+    return Recorded(info, tuple(steps), tuple(evaluations), final)
+
+
+def make_sweep(
+    trials: int,
+    *,
+    seed: int = 0,
+    noise: float = 0.3,
+    scatter: float = 0.0,
+    batches: Sequence[int] = (16,),
+    total: int = 1600,
+) -> list[Recorded]:
+    """Trials with distinct final losses, in random order. With `scatter` 0 the early held-out
+    losses have the same order as the final ones."""
+    rng = random.Random(f"sweep/{seed}")
+    finals = [1.0 + 2.0 * i / trials for i in range(trials)]
+    rng.shuffle(finals)
+    return [
+        make_trial(
+            number,
+            final=final,
+            start=4.0,
+            batch=rng.choice(list(batches)),
+            total=total,
+            noise=noise,
+            seed=seed,
+            crossing=rng.gauss(0, scatter),
+            norm=math.exp(rng.gauss(0, 0.5)),
+        )
+        for number, final in enumerate(finals)
+    ]
+
+
+@pytest.fixture
+def trial() -> MakeTrial:
+    return make_trial
+
+
+@pytest.fixture
+def sweep() -> MakeSweep:
+    return make_sweep
