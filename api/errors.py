@@ -1,0 +1,156 @@
+"""Every refusal leaves the server as application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from orchestrator.errors import Conflict, InvalidSweep, NotFound, StoreUnavailable
+from winnow.errors import DocumentError
+from winnow.load import pointer
+from winnow.types import FieldError, Problem
+
+log = logging.getLogger(__name__)
+
+TITLES = {
+    400: "The request cannot be read",
+    401: "A valid token is needed",
+    403: "Not allowed",
+    404: "Not found",
+    405: "This address does not take that method",
+    409: "Not possible any more",
+    413: "The request is too large",
+    415: "The content type is not supported",
+    422: "The sweep cannot run as written",
+    500: "The server failed",
+    503: "The server is not ready",
+}
+
+
+class ProblemError(Exception):
+    """Refuse a request. Raise it anywhere below the application."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        title: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.errors = list(errors)
+        self.title = title or TITLES.get(status, "The request was refused")
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str | None = None) -> Response:
+        problem = Problem(
+            type=f"urn:winnow:problem:{self.kind}",
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            errors=self.errors,
+            request_id=request_id,
+        )
+        return Response(
+            problem.model_dump_json(),
+            status_code=self.status,
+            headers=self.headers,
+            media_type="application/problem+json",
+        )
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error, its own and others', as a problem."""
+    for kind in (
+        ProblemError,
+        NotFound,
+        Conflict,
+        InvalidSweep,
+        StoreUnavailable,
+        DocumentError,
+        RequestValidationError,
+        HTTPException,
+        Exception,
+    ):
+        app.add_exception_handler(kind, _handle)
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    return as_problem(error).response(getattr(request.state, "request_id", None))
+
+
+def as_problem(error: Exception) -> ProblemError:
+    """What an error says to the caller. Unknown ones say nothing about the server's inside."""
+    match error:
+        case ProblemError():
+            return error
+        case NotFound():
+            return ProblemError(404, "not-found", str(error))
+        case Conflict():
+            return ProblemError(409, "conflict", str(error))
+        case InvalidSweep():
+            found = [FieldError(pointer=p, message=m) for p, m in error.errors]
+            return invalid_sweep(found)
+        case DocumentError():
+            if any(e.pointer for e in error.errors):
+                return invalid_sweep(error.errors)
+            return ProblemError(400, "unreadable", str(error), errors=error.errors)
+        case StoreUnavailable():
+            return ProblemError(503, "database", str(error), headers={"Retry-After": "2"})
+        case RequestValidationError():
+            return _invalid_request(error)
+        case HTTPException():
+            headers = dict(error.headers or {})
+            kind = {404: "not-found", 405: "method"}.get(error.status_code, "request")
+            detail = str(error.detail)
+            if error.status_code == 405:
+                detail = f"use {headers.get('Allow', headers.get('allow', 'another method'))} here"
+            elif error.status_code == 404:
+                detail = (
+                    "there is nothing at this address; see /v1/openapi.json for those there are"
+                )
+            return ProblemError(error.status_code, kind, detail, headers=headers)
+        case _:
+            log.error("request failed", exc_info=error)
+            return ProblemError(
+                500,
+                "internal",
+                "nothing is known to be wrong with the request; see the server's log",
+            )
+
+
+def invalid_sweep(errors: Sequence[FieldError]) -> ProblemError:
+    count = len(errors)
+    detail = "nothing was started: " + (
+        "one thing has to change" if count == 1 else f"{count} things have to change"
+    )
+    return ProblemError(422, "invalid-sweep", detail, errors=errors)
+
+
+def _invalid_request(error: RequestValidationError) -> ProblemError:
+    """A query or path parameter of the wrong type or size. Its pointer is its name."""
+    found = [
+        FieldError(
+            pointer=pointer(*item["loc"][1:]),
+            message=f"{str(item['msg']).removeprefix('Value error, ')}, got {item.get('input')!r}",
+        )
+        for item in error.errors()
+    ]
+    return ProblemError(
+        422,
+        "invalid-parameters",
+        "a parameter in the address cannot be used",
+        errors=found,
+        title="The request cannot be answered as written",
+    )

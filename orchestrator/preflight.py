@@ -1,0 +1,116 @@
+"""Open a sweep's data and model before anything runs, in a process of its own.
+
+The check needs tokenizers and model code that a server should not hold in memory, and it reads
+files that a user named; so the trainer does it (`python -m trainer check -`), and a crash, a hang
+or a leak there stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.plan import extremes, largest_batch, resolve
+from winnow.spec import SweepSpec
+
+TIMEOUT = 180.0
+"""Seconds. Tokenising is about 20,000 samples a second; imports take some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What the check found: faults as (JSON pointer into the sweep, message), or facts.
+
+    `facts` without faults: `train_samples`, `too_long` (left out), `train_tokens`, `eval_samples`,
+    `parameters`.
+    """
+
+    errors: tuple[tuple[str, str], ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def preflight(
+    spec: SweepSpec,
+    *,
+    cache_dir: str,
+    timeout: float = TIMEOUT,
+    command: Sequence[str] = (sys.executable, "-m", "trainer", "check", "-"),
+) -> Preflight:
+    """Check `spec`'s files, model and largest effective batch. Blocks until done."""
+    size, size_pointer = largest_batch(spec)
+    params = {name: values[0][1] for name, values in extremes(spec.space).items()}
+    if "effective_batch_size" in params:
+        params["effective_batch_size"] = size
+    config = resolve(spec, params, output_dir="/nonexistent", cache_dir=cache_dir)
+    code, out, err = _run(command, config.model_dump_json().encode(), timeout)
+    if code is None:
+        return Preflight(
+            errors=(
+                (
+                    "/data",
+                    f"reading the data and the model took more than {timeout:g} s, so it was given "
+                    "up; use smaller files, or a model folder on a local disk",
+                ),
+            )
+        )
+    report = _report(out)
+    if report is None:
+        last = err.strip().rsplit("\n", 1)[-1][:500] or f"exit status {code}"
+        return Preflight(errors=(("", f"the data and the model could not be checked: {last}"),))
+    if not report.get("ok"):
+        errors = tuple(
+            (_pointer(str(e.get("pointer", "")), spec, size_pointer), str(e.get("message", "")))
+            for e in report.get("errors", ())
+        )
+        return Preflight(errors=errors or (("", "the check refused the sweep without a reason"),))
+    return Preflight(facts={k: v for k, v in report.items() if k not in ("ok", "errors")})
+
+
+def _run(command: Sequence[str], stdin: bytes, timeout: float) -> tuple[int | None, str, str]:
+    """Exit status (None if it was ended for taking too long), stdout, stderr."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(stdin, timeout)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None, "", ""
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def _report(out: str) -> dict[str, Any] | None:
+    """The last line of stdout that is a JSON object: libraries may print before it."""
+    for line in reversed(out.splitlines()):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def _pointer(pointer: str, spec: SweepSpec, size_pointer: str) -> str:
+    """From a field of TrainConfig to the field of the sweep that set it."""
+    if pointer == "/effective_batch_size":
+        return size_pointer
+    head, _, _ = pointer.lstrip("/").partition("/")
+    if head in spec.space.parameters():
+        return f"/space/{head}"
+    if head in type(spec.training).model_fields:
+        return f"/training/{head}"
+    return pointer
