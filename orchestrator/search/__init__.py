@@ -1,6 +1,6 @@
 """What to try next: the search space, and the samplers that propose configurations from it."""
 
-from orchestrator.search.samplers import Proposer, Told, make_proposer, planned_trials
+from orchestrator.search.samplers import Proposer, Told, make_proposer
 from orchestrator.search.space import SearchSpace
 
-__all__ = ["Proposer", "SearchSpace", "Told", "make_proposer", "planned_trials"]
+__all__ = ["Proposer", "SearchSpace", "Told", "make_proposer"]

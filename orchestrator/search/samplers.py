@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.search.space import SearchSpace, rng, shuffled
-from winnow.spec import Search, Space, SweepSpec
+from winnow.spec import Search, Space
 from winnow.types import TrialState
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ REDRAWS = 20
 """How often a draw that was tried before is drawn again before the space is walked instead."""
 
 TEACHES_NOTHING = frozenset({"infrastructure", "user", "canceled", "budget"})
-"""Reasons that say nothing about the configuration."""
+"""Reasons of an end state that say nothing about the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +54,16 @@ class Proposer(Protocol):
         ...
 
 
-def make_proposer(spec: SweepSpec) -> Proposer:
+def make_proposer(space: Space, search: Search) -> Proposer:
     """The proposer that a sweep asks for."""
-    space = SearchSpace.of(spec.space)
-    match spec.search.sampler:
+    inside = SearchSpace.of(space)
+    match search.sampler:
         case "grid":
-            return GridProposer(space, spec.search.seed)
+            return GridProposer(inside, search.seed)
         case "random":
-            return RandomProposer(space, spec.search.seed)
+            return RandomProposer(inside, search.seed)
         case "tpe":
-            return TPEProposer(space, spec.search.seed, trials=spec.search.trials or 0)
-
-
-def planned_trials(search: Search, space: Space) -> int:
-    """How many trials a sweep will create: `search.trials`, but no more than the space holds."""
-    size = SearchSpace.of(space).size
-    if search.sampler == "grid":
-        if size is None:
-            raise ValueError("space: a grid needs parameters with countable values")
-        return size
-    if search.trials is None:
-        raise ValueError(f"search.trials: say how many trials {search.sampler} may run")
-    return search.trials if size is None else min(search.trials, size)
+            return TPEProposer(inside, search.seed, trials=search.trials or 0)
 
 
 class GridProposer:
@@ -166,7 +154,9 @@ class TPEProposer:
 
 
 def _teaches(told: Told) -> bool:
-    return told.state is not TrialState.CANCELED and told.reason not in TEACHES_NOTHING
+    if told.state.ended:
+        return told.state is not TrialState.CANCELED and told.reason not in TEACHES_NOTHING
+    return True  # One that waits for another attempt is still on its way.
 
 
 def _frozen_trials(space: SearchSpace, history: Sequence[Told]) -> list[FrozenTrial]:
