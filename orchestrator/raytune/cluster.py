@@ -1,0 +1,35 @@
+"""What the Ray cluster has: one JSON line every few seconds, for as long as somebody reads them.
+
+Runs as a process of its own (`python -m orchestrator.raytune.cluster`), because a Ray client hangs
+for a minute when its cluster goes away, and the orchestrator must not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import ray
+
+
+def main(every: float = 5.0) -> None:
+    """Print the cluster's total resources again and again; end when the reader has gone."""
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS"),
+        namespace="winnow",
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    while os.getppid() != 1:
+        total = ray.cluster_resources()
+        sys.stdout.write(json.dumps({k: v for k, v in total.items() if k in KEPT}) + "\n")
+        sys.stdout.flush()
+        time.sleep(every)
+
+
+KEPT = ("CPU", "GPU", "memory")
+
+if __name__ == "__main__":
+    main()

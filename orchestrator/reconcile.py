@@ -1,0 +1,152 @@
+"""The orchestrator's loop: claim queued sweeps, keep their drivers alive, expire dead leases.
+
+It decides nothing about trials. Everything that it knows it reads from the database in each turn, so
+it may be killed and started again at any time; drivers go on meanwhile and are found by their leases.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+
+from orchestrator.cluster_watch import ClusterWatch
+from orchestrator.errors import StoreUnavailable, WinnowError
+from orchestrator.launch import Drivers, alive, here, kill, me
+from orchestrator.settings import Settings
+from orchestrator.store import Store
+from winnow.spec import Resources, SweepSpec
+from winnow.types import SweepState
+
+log = logging.getLogger(__name__)
+
+MAX_CRASHES = 5
+"""A sweep whose driver crashed so often within `CRASH_SECONDS` has failed."""
+CRASH_SECONDS = 120.0
+
+
+class Orchestrator:
+    """Runs until SIGTERM or SIGINT; then stops the drivers of this machine, which checkpoint."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store(settings.database_url)
+        self._drivers = Drivers(settings.home / "logs")
+        self._cluster = ClusterWatch()
+        self._slots: dict[str, int] = {}
+        self._crashes: dict[str, list[float]] = {}
+        self._stopping = threading.Event()
+
+    def run(self) -> int:
+        """Turn until told to stop; the exit code."""
+        signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
+        signal.signal(signal.SIGINT, lambda *_: self._stopping.set())
+        log.info("orchestrator started")
+        while not self._stopping.is_set():
+            try:
+                self.turn()
+            except StoreUnavailable as error:
+                log.warning("%s Trying again.", error)
+            except WinnowError:
+                log.exception("a turn failed; going on")
+            self._stopping.wait(self._settings.reconcile_seconds)
+        self._drivers.end(
+            (d.holder for d in self._store.live_drivers()), self._settings.stop_seconds
+        )
+        self._cluster.close()
+        log.info("orchestrator stopped")
+        return 0
+
+    def turn(self) -> None:
+        """Look once at everything and do what is needed."""
+        resources = self._cluster.read()
+        self._store.report_cluster(resources)
+        self._expire_dead()
+        self._note_crashes()
+        self._cancel_queued()
+        if resources:
+            self._launch(resources)
+
+    def _expire_dead(self) -> None:
+        """A driver of this machine that is gone can't renew: free its sweep now, not at expiry."""
+        for driver in self._store.live_drivers():
+            if here(driver.holder) and not alive(driver.holder):
+                log.warning("the driver of sweep %s is gone", driver.sweep_id)
+                self._store.expire_lease(driver.sweep_id, driver.epoch)
+
+    def _note_crashes(self) -> None:
+        """Give up on a sweep whose driver keeps ending in an error."""
+        now = time.monotonic()
+        for sweep_id, code in self._drivers.ended().items():
+            if code == 0:
+                self._crashes.pop(sweep_id, None)
+                continue
+            log.warning("the driver of sweep %s ended with exit code %s", sweep_id, code)
+            recent = [t for t in self._crashes.get(sweep_id, []) if now - t < CRASH_SECONDS]
+            self._crashes[sweep_id] = [*recent, now]
+            if len(recent) + 1 >= MAX_CRASHES:
+                self._give_up(sweep_id)
+
+    def _give_up(self, sweep_id: str) -> None:
+        lease = self._store.acquire_lease(sweep_id, me(slots=0), self._settings.lease_seconds)
+        if lease is None:
+            return
+        log.error("giving up on sweep %s", sweep_id)
+        where = self._drivers.log(sweep_id)
+        self._store.end_sweep(
+            lease,
+            SweepState.FAILED,
+            f"its driver ended in an error {MAX_CRASHES} times in a row; see {where}",
+        )
+        self._store.release(lease)
+
+    def _cancel_queued(self) -> None:
+        """Cancel waiting sweeps that were asked to be: no driver will do it."""
+        for sweep in self._store.claimable():
+            if sweep.state is SweepState.QUEUED and any(
+                c.kind == "cancel" for c in self._store.pending_commands(sweep.sweep_id)
+            ):
+                self._store.cancel_queued(sweep.sweep_id)
+
+    def _launch(self, resources: dict[str, float]) -> None:
+        """Start drivers for waiting sweeps, oldest first, while the cluster has room for them.
+
+        First come, first served: a sweep that doesn't fit yet holds those behind it back.
+        """
+        free = dict(resources)
+        for driver in self._store.live_drivers():
+            _take(free, self._needs(driver.sweep_id), driver.holder.slots)
+        waiting = self._store.claimable()
+        for sweep in waiting:
+            if self._drivers.starting(sweep.sweep_id):
+                _take(free, self._needs(sweep.sweep_id), self._slots.get(sweep.sweep_id, 1))
+        for sweep in waiting:
+            if self._drivers.starting(sweep.sweep_id):
+                continue
+            needs = self._needs(sweep.sweep_id)
+            slots = slots_that_fit(needs, free)
+            if slots < 1:
+                break
+            if sweep.holder is not None:
+                kill(sweep.holder)  # it lost its lease, but its workers live as long as it does
+            log.info("starting a driver for sweep %s with %d slots", sweep.sweep_id, slots)
+            self._drivers.start(sweep.sweep_id, slots)
+            self._slots[sweep.sweep_id] = slots
+            _take(free, needs, slots)
+
+    def _needs(self, sweep_id: str) -> Resources:
+        return SweepSpec.model_validate(self._store.get_sweep(sweep_id).spec).resources
+
+
+def slots_that_fit(needs: Resources, free: dict[str, float]) -> int:
+    """How many trials with these needs fit into the free resources, `max_concurrent` at most."""
+    fits = int(free.get("CPU", 0) // (needs.ranks * needs.cpus_per_worker))
+    if needs.gpus_per_trial:
+        fits = min(fits, int(free.get("GPU", 0) // needs.gpus_per_trial))
+    return min(fits, needs.max_concurrent) if needs.max_concurrent else fits
+
+
+def _take(free: dict[str, float], needs: Resources, slots: int) -> None:
+    free["CPU"] = free.get("CPU", 0) - slots * needs.ranks * needs.cpus_per_worker
+    free["GPU"] = free.get("GPU", 0) - slots * needs.gpus_per_trial
