@@ -1,0 +1,283 @@
+"""How long workers stand idle between two trials: ours, and Ray Train inside Ray Tune.
+
+    python -m benchmarks.turnaround [--quick] --out turnaround.json
+
+Both sides train the same trials with the same trainer and real DeepSpeed: a small random Llama, two
+ranks a trial on CPU, one slot, so that trials follow one another. That the losses agree, step by
+step, is checked. Each side has a process and a local Ray of its own. Nothing is compiled, and no
+data tokenised, while time is taken. All times are `time.time()` of one machine.
+
+*Turnaround* is the time from one trial's end to the next one's first optimizer step: from the
+moment rank 0 has finished the last step of a trial until it has finished the first step of the
+next. For us that is on warm workers. Ray Train has no warm case: it starts new ones every time.
+
+*Cold start* is the time from a trial being handed to a free slot until its first optimizer step, on
+workers that have yet to be started. For us, the first trial of each of several Tune runs (the slot
+is free, Ray is up); for the peer, every trial, from the moment Tune creates it.
+
+Where the two can't be measured alike, it is to the peer's advantage: its steps are timed in the
+rank, ours where their reports arrive (see `turnaround_ours.py`); it reports once a trial, ours
+after every step; its workers get our trainer's tuning. Neither evaluates or writes checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.report import Comparison
+from benchmarks.workload import (
+    BATCH,
+    RANKS,
+    Marks,
+    Workload,
+    make_workload,
+    prepare,
+    read_marks,
+)
+from trainer.model import count_parameters
+
+STEPS = 5
+"""Optimizer steps of a trial."""
+TARGETS = {"warm": 15.0, "cold": 1.0}
+MEANING = {"warm": "one trial's end to the next's first step", "cold": "cold start to first step"}
+SECONDS_PER_TRIAL = 180
+"""After this long, times the number of trials, a side is given up."""
+LOSS_TOLERANCE = 1e-4
+
+
+class BenchmarkFailed(Exception):
+    """A side could not be measured. The message says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parse(arguments)
+    console = Console()
+    try:
+        comparison = compare(options.quick, console)
+    except BenchmarkFailed as error:
+        console.print(f"[red]The benchmark failed.[/] {error}", highlight=False)
+        return 1
+    comparison.write(options.out)
+    console.print()
+    comparison.show(console)
+    console.print(f"Written to {options.out}", style="dim", highlight=False)
+    return 0
+
+
+def compare(quick: bool, console: Console) -> Comparison:
+    """Measure both sides.
+
+    Raises:
+        BenchmarkFailed: one couldn't be measured, or they didn't train the same.
+    """
+    groups, trials, peer_trials = (2, 2, 2) if quick else (2, 4, 3)
+    with tempfile.TemporaryDirectory(prefix="winnow-turnaround-") as name:
+        folder = Path(name)
+        with console.status("Making a model and data, and a first run to warm the caches"):
+            workload = make_workload(folder, STEPS)
+            _prepare(workload)
+        ours = _measure("ours", workload, (groups, trials), console)
+        peer = _measure("ray_train", workload, (peer_trials, 1), console)
+        parameters = count_parameters(folder / "model")
+    check_same_work(ours, peer)
+    return Comparison(
+        name="Turnaround",
+        quick=quick,
+        ours={"warm": turnarounds(ours, within_groups=True), "cold": cold_starts(ours)},
+        peer={"warm": turnarounds(peer, within_groups=False), "cold": cold_starts(peer)},
+        peer_name="Ray Train in Tune",
+        work={
+            "our_trials": len(ours),
+            "peer_trials": len(peer),
+            "ranks": RANKS,
+            "parameters": parameters,
+            "steps_per_trial": STEPS,
+            "batch": BATCH,
+        },
+        targets=TARGETS,
+        meaning=MEANING,
+    )
+
+
+def turnarounds(marks: Sequence[Marks], *, within_groups: bool) -> list[float]:
+    """Seconds from each trial's last step to the first step of the one that followed it.
+
+    With `within_groups`, only where both ran on the same workers.
+    """
+    return [
+        after.first_step - before.last_step
+        for before, after in pairwise(marks)
+        if after.group == before.group or not within_groups
+    ]
+
+
+def cold_starts(marks: Sequence[Marks]) -> list[float]:
+    """Seconds from hand-over to first step, of each group's first trial."""
+    return [
+        m.first_step - m.handed
+        for before, m in zip([None, *marks], marks, strict=False)
+        if before is None or before.group != m.group
+    ]
+
+
+def check_same_work(ours: Sequence[Marks], peer: Sequence[Marks]) -> None:
+    """Both sides must have trained the same: equal losses, step by step, trial by trial.
+
+    Raises:
+        BenchmarkFailed: they differ.
+    """
+    by_trial = {m.trial: m.losses for m in ours}
+    for marks in peer:
+        expected = by_trial.get(marks.trial)
+        if expected is None or len(expected) != len(marks.losses):
+            raise BenchmarkFailed(f"trial {marks.trial} did not run the same steps on both sides")
+        for step, (a, b) in enumerate(zip(expected, marks.losses, strict=True), start=1):
+            if a is None or b is None or abs(a - b) > LOSS_TOLERANCE * abs(a):
+                raise BenchmarkFailed(
+                    f"trial {marks.trial}, step {step}: our loss is {a}, the peer's {b}; "
+                    "the two sides did not train the same"
+                )
+
+
+# --- a side is a process of its own -----------------------------------------------------------
+
+
+def _measure(
+    side: str, workload: Workload, sizes: tuple[int, int], console: Console
+) -> list[Marks]:
+    """Run one side in a process of its own, telling how far it is."""
+    marks = workload.folder / f"{side}.jsonl"
+    log = workload.folder / f"{side}.log"
+    count = sizes[0] * sizes[1]
+    command = [
+        *(sys.executable, "-m", "benchmarks.turnaround", "--side", side),
+        *(str(workload.folder), str(workload.steps), *map(str, sizes)),
+    ]
+    deadline = time.monotonic() + SECONDS_PER_TRIAL * (count + 1)
+    title = "winnow" if side == "ours" else "Ray Train in Tune"
+    shown = 0
+    with log.open("wb") as stream, console.status(f"{title}: starting Ray") as status:
+        process = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+        )
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                done = read_marks(marks)
+                for index in range(shown, len(done)):
+                    console.print(_line(title, done, index), highlight=False)
+                shown = len(done)
+                status.update(f"{title}: trial {min(shown + 1, count)} of {count}")
+                time.sleep(0.5)
+        finally:
+            _end(process)
+    done = read_marks(marks)
+    for index in range(shown, len(done)):
+        console.print(_line(title, done, index), highlight=False)
+    if process.returncode != 0 or len(done) != count:
+        tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-40:])
+        raise BenchmarkFailed(f"{title} trained {len(done)} of {count} trials:\n{tail}")
+    return done
+
+
+def _line(title: str, marks: Sequence[Marks], index: int) -> str:
+    now = marks[index]
+    text = f"[dim]{title:<18}[/] trial {index + 1}: "
+    if index and marks[index - 1].group == now.group:
+        return text + f"{now.first_step - marks[index - 1].last_step:6.2f} s after the one before"
+    text += f"{now.first_step - now.handed:6.2f} s from a cold start"
+    if index and title != "winnow":
+        text += f", {now.first_step - marks[index - 1].last_step:.2f} s after the one before"
+    return text
+
+
+def _prepare(workload: Workload) -> None:
+    try:
+        prepare(workload, timeout=600)
+    except subprocess.CalledProcessError as error:
+        raise BenchmarkFailed(f"training alone failed:\n{error.stderr[-3000:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkFailed("training alone did not end within ten minutes") from error
+
+
+def _environment() -> dict[str, str]:
+    """The same for both sides: a Ray of their own, no hub, one thread a rank."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TUNE_"))}
+    return kept | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and what it started, if it hasn't ended by itself."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)  # Ray ends its own processes on this
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _run_side(side: str, workload: Workload, sizes: tuple[int, int]) -> None:
+    import ray
+
+    # Two workers, the peer's driver function, and one to spare.
+    ray.init(
+        address="local",
+        num_cpus=RANKS + 2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+    )
+    module = importlib.import_module(f"benchmarks.turnaround_{side}")
+    marks = workload.folder / f"{side}.jsonl"
+    try:
+        if side == "ours":
+            module.run(workload, *sizes, marks)
+        else:
+            module.run(workload, sizes[0], marks)
+    finally:
+        ray.shutdown()
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.turnaround",
+        description="Time from one trial's end to the next one's first optimizer step, "
+        "against Ray Train inside Ray Tune.",
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer trials: about three minutes")
+    parser.add_argument("--out", type=Path, required=True, help="where to write the result (JSON)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--side"]:
+        _, _, name, folder, steps, first, second = sys.argv
+        _run_side(name, Workload(Path(folder), int(steps)), (int(first), int(second)))
+    else:
+        sys.exit(main())
