@@ -1,0 +1,38 @@
+"""Everything winnow keeps, in SQLite or PostgreSQL. The only package that knows SQL.
+
+    migrate(url)            bring the schema up to date; once, before anything else
+    store = Store(url)      what everybody uses
+
+Reads for the API return `winnow.types`; what drivers and the orchestrator need is in `records`.
+Tables are in `schema`, sessions and retries in `database`; then one module a table family.
+"""
+
+from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.migrations import migrate
+from orchestrator.store.records import (
+    Claimable,
+    Command,
+    CommandKind,
+    Driver,
+    Lease,
+    StoredDecision,
+    SweepRows,
+    Token,
+    TrialRow,
+)
+from orchestrator.store.store import Store
+
+__all__ = [
+    "Claimable",
+    "Command",
+    "CommandKind",
+    "Driver",
+    "DriverTransaction",
+    "Lease",
+    "Store",
+    "StoredDecision",
+    "SweepRows",
+    "Token",
+    "TrialRow",
+    "migrate",
+]

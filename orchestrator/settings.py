@@ -1,0 +1,43 @@
+"""Settings of the server's processes (API, orchestrator, drivers), read from the environment once.
+
+A process builds one `Settings()` at its entry and hands on what each part needs; no other module
+reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is set by the variable `WINNOW_<FIELD>`, e.g. `WINNOW_DATABASE_URL`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WINNOW_", env_ignore_empty=True, extra="ignore", validate_default=True
+    )
+
+    home: Path = Path("~/.winnow")
+    """Folder of all that winnow keeps on disk: database, checkpoints, logs, caches, its token."""
+    database_url: str = ""
+    """`sqlite:///file` or `postgresql://user:password@host/name`; default: a file in `home`."""
+    lease_seconds: float = Field(default=30.0, ge=2.0, le=3600.0)
+    """A driver that can't renew its lease for so long is taken for dead, and ends itself."""
+    reconcile_seconds: float = Field(default=1.0, gt=0.0, le=60.0)
+    """How often the orchestrator looks for sweeps to start and leases to expire."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8642, ge=0, le=65535)
+    """Address of the API. Port 0 picks a free one."""
+    ray_address: str | None = Field(
+        default=None, validation_alias=AliasChoices("WINNOW_RAY_ADDRESS", "RAY_ADDRESS")
+    )
+    """Ray cluster to run on; without one, winnow starts a local one."""
+
+    @model_validator(mode="after")
+    def _derive(self) -> Settings:
+        self.home = self.home.expanduser().resolve()
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.home / 'winnow.db'}"
+        return self

@@ -1,0 +1,272 @@
+"""Steps, evaluations and checkpoints: written in batches, read as curves.
+
+Each point belongs to the attempt that computed it. Where a later attempt computes a point again,
+the earlier one stays but is marked superseded, and counts nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    String,
+    Table,
+    and_,
+    column,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+    values,
+)
+from sqlalchemy.exc import IntegrityError
+
+from orchestrator.errors import Conflict
+from orchestrator.store.database import ReadSession, WriteSession
+from orchestrator.store.schema import checkpoints, evaluations, metrics, trials
+from orchestrator.store.scores import combine
+from orchestrator.store.thinning import thin
+from trainer.metrics import CheckpointRecord, Evaluation, StepRecord
+from winnow.types import Curve, EvaluationPoint, Scores
+
+# --- writing (inside a driver's transaction) --------------------------------------------------
+
+
+def insert_steps(
+    session: WriteSession, trial_id: str, attempt: int, steps: Sequence[StepRecord]
+) -> None:
+    if not steps:
+        return
+    rows = [
+        {
+            "trial_id": trial_id,
+            "attempt": attempt,
+            "step": s.step,
+            "samples": s.samples,
+            "tokens": s.tokens,
+            "loss": _finite(s.loss),
+            "grad_norm": _finite(s.grad_norm),
+            "learning_rate": s.learning_rate,
+            "seconds": s.seconds,
+            "memory": s.memory,
+            "batch_samples": s.batch_samples,
+        }
+        for s in steps
+    ]
+    try:
+        session.execute(insert(metrics), rows)
+    except IntegrityError as error:
+        raise Conflict(
+            f"Trial {trial_id}: a step between {steps[0].step} and {steps[-1].step} "
+            f"is already stored; attempt {attempt} must not report it again."
+        ) from error
+
+
+def insert_evaluations(
+    session: WriteSession, trial_id: str, attempt: int, measured: Sequence[Evaluation]
+) -> None:
+    """Store evaluations. One that an earlier attempt made at the same step is superseded: a run
+    that resumes exactly at a rung may measure it again."""
+    if not measured:
+        return
+    supersede(
+        session, evaluations, trial_id, attempt, evaluations.c.step.in_({e.step for e in measured})
+    )
+    rows = [
+        {
+            "trial_id": trial_id,
+            "attempt": attempt,
+            "step": e.step,
+            "samples": e.samples,
+            "split": e.split,
+            "dataset": e.dataset,
+            "loss": _finite(e.loss),
+            "tokens": e.tokens,
+            "exact_match": _finite(e.exact_match),
+            "generated": e.generated,
+            "seconds": e.seconds,
+        }
+        for e in measured
+    ]
+    try:
+        session.execute(insert(evaluations), rows)
+    except IntegrityError as error:
+        raise Conflict(
+            f"Trial {trial_id}: attempt {attempt} has already reported one of these evaluations."
+        ) from error
+
+
+def insert_checkpoints(
+    session: WriteSession, trial_id: str, attempt: int, written: Sequence[CheckpointRecord]
+) -> None:
+    if not written:
+        return
+    rows = [{"trial_id": trial_id, "attempt": attempt, **c.asdict()} for c in written]
+    try:
+        session.execute(insert(checkpoints), rows)
+    except IntegrityError as error:
+        raise Conflict(
+            f"Trial {trial_id}: attempt {attempt} has already reported one of these checkpoints."
+        ) from error
+
+
+def supersede(
+    session: WriteSession, table: Table, trial_id: str, attempt: int, which: ColumnElement[bool]
+) -> None:
+    """Mark rows of attempts before `attempt` as computed again."""
+    session.execute(
+        update(table)
+        .where(
+            table.c.trial_id == trial_id,
+            table.c.attempt < attempt,
+            ~table.c.superseded,
+            which,
+        )
+        .values(superseded=True)
+    )
+
+
+def supersede_beyond(session: WriteSession, trial_id: str, attempt: int, step: int) -> None:
+    """Attempt `attempt` goes on after `step`: what earlier ones did beyond it no longer counts."""
+    for table in (metrics, evaluations, checkpoints):
+        supersede(session, table, trial_id, attempt, table.c.step > step)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def latest_scores(session: ReadSession, trial_id: str) -> Scores:
+    """The last evaluation on the eval sets, combined over them."""
+    live = (
+        evaluations.c.trial_id == trial_id,
+        evaluations.c.split == "eval",
+        ~evaluations.c.superseded,
+    )
+    last = select(func.max(evaluations.c.step)).where(*live).scalar_subquery()
+    return combine(session.rows(select(evaluations).where(*live, evaluations.c.step == last)))  # type: ignore[arg-type]
+
+
+def curves(
+    session: ReadSession,
+    sweep_id: str,
+    trial_ids: Sequence[str] | None,
+    after_step: int | Mapping[str, int] | None,
+    max_points: int,
+) -> list[Curve]:
+    """See `Store.curves`. Filters first, then thins out."""
+    query = (
+        select(
+            metrics.c.trial_id,
+            trials.c.number,
+            metrics.c.step,
+            metrics.c.samples,
+            metrics.c.loss,
+            metrics.c.grad_norm,
+            metrics.c.learning_rate,
+        )
+        .join(trials, trials.c.id == metrics.c.trial_id)
+        .where(trials.c.sweep_id == sweep_id, ~metrics.c.superseded)
+        .order_by(metrics.c.trial_id, metrics.c.step)
+    )
+    if trial_ids is not None:
+        query = query.where(metrics.c.trial_id.in_(trial_ids))
+    if isinstance(after_step, Mapping):
+        if after_step:
+            seen = (
+                values(column("id", String), column("step", Integer))
+                .data(list(after_step.items()))
+                .cte("seen")
+            )
+            query = query.outerjoin(seen, seen.c.id == metrics.c.trial_id).where(
+                or_(seen.c.step.is_(None), metrics.c.step > seen.c.step)
+            )
+    elif after_step is not None:
+        query = query.where(metrics.c.step > after_step)
+    found = [
+        (points[0].number, _curve(trial_id, points, max_points))
+        for trial_id, group in groupby(session.rows(query), key=lambda row: row.trial_id)
+        if (points := list(group))
+    ]
+    return [curve for _, curve in sorted(found, key=lambda pair: pair[0])]
+
+
+def _curve(trial_id: str, points: Sequence[Any], max_points: int) -> Curve:
+    kept = thin(points, max_points)
+    return Curve(
+        trial_id=trial_id,
+        step=[p.step for p in kept],
+        samples=[p.samples for p in kept],
+        loss=[p.loss for p in kept],
+        grad_norm=[p.grad_norm for p in kept],
+        learning_rate=[p.learning_rate for p in kept],
+        total_points=len(points),
+    )
+
+
+def evaluation_points(
+    session: ReadSession, sweep_id: str, trial_ids: Sequence[str] | None
+) -> list[EvaluationPoint]:
+    """Evaluations that count, by trial number, then step."""
+    query = (
+        select(evaluations)
+        .join(trials, trials.c.id == evaluations.c.trial_id)
+        .where(trials.c.sweep_id == sweep_id, ~evaluations.c.superseded)
+        .order_by(trials.c.number, evaluations.c.step, evaluations.c.split, evaluations.c.dataset)
+    )
+    if trial_ids is not None:
+        query = query.where(evaluations.c.trial_id.in_(trial_ids))
+    return [EvaluationPoint.model_validate(dict(row._mapping)) for row in session.rows(query)]
+
+
+def load_steps(session: ReadSession, sweep_id: str) -> dict[str, tuple[StepRecord, ...]]:
+    """All steps that count, by trial, as the trainer reported them."""
+    names = list(StepRecord.__dataclass_fields__)
+    query = _live(metrics, names, sweep_id).order_by(metrics.c.trial_id, metrics.c.step)
+    return _by_trial(session, query, StepRecord)
+
+
+def load_evaluations(session: ReadSession, sweep_id: str) -> dict[str, tuple[Evaluation, ...]]:
+    """All evaluations that count, by trial, by rising step."""
+    names = list(Evaluation.__dataclass_fields__)
+    query = _live(evaluations, names, sweep_id).order_by(
+        evaluations.c.trial_id, evaluations.c.step, evaluations.c.split, evaluations.c.dataset
+    )
+    return _by_trial(session, query, Evaluation)
+
+
+def load_checkpoints(
+    session: ReadSession, sweep_id: str
+) -> dict[str, tuple[CheckpointRecord, ...]]:
+    """The checkpoints that can be resumed from, by trial, newest first."""
+    names = list(CheckpointRecord.__dataclass_fields__)
+    query = (
+        _live(checkpoints, names, sweep_id)
+        .where(checkpoints.c.kind == "state")
+        .order_by(checkpoints.c.trial_id, checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
+    )
+    return _by_trial(session, query, CheckpointRecord)
+
+
+def _live(table: Table, names: Sequence[str], sweep_id: str) -> Any:
+    return (
+        select(table.c.trial_id, *(table.c[name] for name in names))
+        .join(trials, trials.c.id == table.c.trial_id)
+        .where(and_(trials.c.sweep_id == sweep_id, ~table.c.superseded))
+    )
+
+
+def _by_trial(session: ReadSession, query: Any, kind: type) -> dict[str, tuple[Any, ...]]:
+    return {
+        trial_id: tuple(kind(*row[1:]) for row in group)
+        for trial_id, group in groupby(session.rows(query), key=lambda row: row[0])
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

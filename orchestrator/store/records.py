@@ -1,0 +1,115 @@
+"""What the store hands to the orchestrator and the drivers. (The API gets `winnow.types`.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from orchestrator.schedulers.base import Decision
+from trainer.metrics import CheckpointRecord, Evaluation, StepRecord
+from winnow.types import SweepState, TrialKind, TrialState
+
+CommandKind = Literal["stop", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write about a sweep. Each write checks `epoch`; it rises with each driver."""
+
+    sweep_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """A sweep that waits for a driver. It had `epoch` drivers before; `holder` is the last one, if
+    its lease ran out without being given back or expired."""
+
+    id: str
+    state: SweepState
+    spec: dict[str, Any]
+    epoch: int
+    holder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A lease that is held now, and who holds it; `seconds_left` until it expires."""
+
+    sweep_id: str
+    spec: dict[str, Any]
+    epoch: int
+    holder: str
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a user asked for and no driver has done yet. `trial_id` None means the whole sweep."""
+
+    id: int
+    sweep_id: str
+    trial_id: str | None
+    kind: CommandKind
+    issued_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token, without its text: only a hash of that is stored."""
+
+    id: int
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """A trial with all that a driver needs to go on with it.
+
+    `checkpoints` are the ones to resume from (kind `state`, not superseded), newest first; `steps`
+    and `evaluations` the ones that count, by rising step.
+    """
+
+    id: str
+    number: int
+    kind: TrialKind
+    state: TrialState
+    reason: str | None
+    message: str | None
+    params: dict[str, Any]
+    config: dict[str, Any]
+    attempt: int
+    step: int
+    samples: int
+    total_samples: int
+    value: float | None
+    ended_at: datetime | None
+    checkpoints: tuple[CheckpointRecord, ...]
+    steps: tuple[StepRecord, ...]
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDecision:
+    """A scheduler's decision as it was stored; `acted` is False if it was recorded only."""
+
+    id: int
+    decision: Decision
+    acted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRows:
+    """A sweep as a driver finds it at its start: trials by number, decisions in their order."""
+
+    sweep_id: str
+    name: str
+    state: SweepState
+    spec: dict[str, Any]
+    facts: dict[str, Any]
+    planned: int
+    trials: tuple[TrialRow, ...]
+    decisions: tuple[StoredDecision, ...]

@@ -1,0 +1,280 @@
+"""The tables, as SQLAlchemy Core sees them. `migrations/` builds them; a test holds both equal.
+
+Times are UTC, by the database's clock. Numbers that were not finite are NULL. A point or
+evaluation that a later attempt computed again stays, marked `superseded`; a partial unique index
+lets only one of them count.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+from orchestrator.store.clock import UtcTime, now
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+DEFAULT_PROJECT = "default"
+
+_Big = BigInteger().with_variant(Integer(), "sqlite")
+_Json = JSON(none_as_null=True)
+
+
+def _created() -> Column:
+    return Column("created_at", UtcTime(), nullable=False, default=now())
+
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    _created(),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    _created(),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", String(10), primary_key=True),
+    Column("project_id", String(32), ForeignKey(projects.c.id), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("spec", _Json, nullable=False),
+    # What the check of data and model found, e.g. the number of training samples.
+    Column("facts", _Json, nullable=False),
+    Column("planned", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("message", Text),
+    # Rises with every transaction of a driver; `trials.version` is taken from it.
+    Column("revision", _Big, nullable=False),
+    # The lease. `epoch` rises with every driver; `lease_expires` NULL means that nobody holds it.
+    Column("epoch", Integer, nullable=False),
+    Column("lease_expires", UtcTime()),
+    Column("holder", Text),
+    _created(),
+    Column("started_at", UtcTime()),
+    Column("ended_at", UtcTime()),
+    Index("ix_sweeps_created_at_id", "created_at", "id"),
+    Index("ix_sweeps_state", "state"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("sweep_id", String(10), ForeignKey(sweeps.c.id), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("message", Text),
+    Column("params", _Json, nullable=False),
+    Column("config", _Json, nullable=False),
+    Column("version", _Big, nullable=False),
+    # Progress, updated with every recorded batch.
+    Column("attempt", Integer, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("total_steps", Integer, nullable=False),
+    Column("samples", _Big, nullable=False),
+    Column("total_samples", _Big, nullable=False),
+    Column("loss", Double),
+    Column("grad_norm", Double),
+    Column("eval_loss", Double),
+    Column("exact_match", Double),
+    Column("value", Double),
+    Column("seconds", Double, nullable=False),
+    Column("checkpoint", Text),
+    _created(),
+    Column("started_at", UtcTime()),
+    Column("ended_at", UtcTime()),
+    UniqueConstraint("sweep_id", "number"),
+    Index("ix_trials_sweep_id_version", "sweep_id", "version"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("trial_id", String(24), ForeignKey(trials.c.id), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("epoch", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("message", Text),
+    Column("detail", Text),
+    Column("notes", _Json),
+    Column("resumed_from", Text),
+    Column("first_step", Integer, nullable=False),
+    Column("started_at", UtcTime(), nullable=False, default=now()),
+    Column("ended_at", UtcTime()),
+    sqlite_with_rowid=False,
+)
+
+
+def _attempt_key() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["trial_id", "attempt"], [attempts.c.trial_id, attempts.c.attempt])
+
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("trial_id", String(24), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("samples", _Big, nullable=False),
+    Column("tokens", _Big, nullable=False),
+    Column("loss", Double),
+    Column("grad_norm", Double),
+    Column("learning_rate", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("memory", _Big, nullable=False),
+    Column("batch_samples", Integer, nullable=False),
+    Column("superseded", Boolean, nullable=False, default=False, server_default=false()),
+    _attempt_key(),
+    Index(
+        "uq_metrics_live",
+        "trial_id",
+        "step",
+        unique=True,
+        sqlite_where=text("NOT superseded"),
+        postgresql_where=text("NOT superseded"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("trial_id", String(24), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("split", String(16), primary_key=True),
+    Column("dataset", String(64), primary_key=True),
+    Column("samples", _Big, nullable=False),
+    Column("loss", Double),
+    Column("tokens", _Big, nullable=False),
+    Column("exact_match", Double),
+    Column("generated", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("superseded", Boolean, nullable=False, default=False, server_default=false()),
+    _attempt_key(),
+    Index(
+        "uq_evaluations_live",
+        "trial_id",
+        "step",
+        "split",
+        "dataset",
+        unique=True,
+        sqlite_where=text("NOT superseded"),
+        postgresql_where=text("NOT superseded"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("trial_id", String(24), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(16), primary_key=True),
+    Column("samples", _Big, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("bytes", _Big, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("superseded", Boolean, nullable=False, default=False, server_default=false()),
+    _created(),
+    _attempt_key(),
+    sqlite_with_rowid=False,
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", _Big, primary_key=True, autoincrement=True),
+    Column("sweep_id", String(10), ForeignKey(sweeps.c.id), nullable=False),
+    Column("trial_id", String(24), ForeignKey(trials.c.id), nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("samples", _Big, nullable=False),
+    Column("evidence", _Json, nullable=False),
+    Column("acted", Boolean, nullable=False),
+    _created(),
+    Index("ix_decisions_sweep_id_id", "sweep_id", "id"),
+    Index("ix_decisions_trial_id_id", "trial_id", "id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # Given out under a lock that is held until commit: without gaps, in commit order.
+    Column("id", _Big, primary_key=True, autoincrement=False),
+    Column("sweep_id", String(10), ForeignKey(sweeps.c.id), nullable=False),
+    Column("trial_id", String(24)),
+    Column("type", String(32), nullable=False),
+    Column("data", _Json, nullable=False),
+    _created(),
+    Index("ix_events_sweep_id_id", "sweep_id", "id"),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("id", _Big, primary_key=True, autoincrement=True),
+    Column("sweep_id", String(10), ForeignKey(sweeps.c.id), nullable=False),
+    Column("trial_id", String(24), ForeignKey(trials.c.id)),
+    Column("kind", String(16), nullable=False),
+    Column("issued_by", Text, nullable=False),
+    Column("result", Text),
+    _created(),
+    Column("finished_at", UtcTime()),
+    Index(
+        "ix_commands_pending",
+        "sweep_id",
+        "id",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+)
+
+cluster = Table(
+    "cluster",
+    metadata,
+    # One row, number 1, made by the first migration.
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("resources", _Json, nullable=False),
+    Column("heartbeat", UtcTime()),
+)

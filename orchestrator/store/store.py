@@ -1,0 +1,378 @@
+"""`Store`: everything that winnow keeps, behind one door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import select
+
+from orchestrator.errors import NotFound, StoreUnavailable
+from orchestrator.schedulers.base import Decision
+from orchestrator.store import (
+    cluster,
+    commands,
+    decisions,
+    events,
+    leases,
+    metrics,
+    sweeps,
+    tokens,
+    trials,
+)
+from orchestrator.store.database import Database, ReadSession
+from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.records import (
+    Claimable,
+    Command,
+    CommandKind,
+    Driver,
+    Lease,
+    SweepRows,
+    Token,
+    TrialRow,
+)
+from orchestrator.store.schema import trials as trials_table
+from trainer.metrics import Batch
+from winnow import types
+from winnow.types import SweepState, TrialKind, TrialState
+
+T = TypeVar("T")
+
+
+class Store:
+    """Sweeps, trials, metrics, decisions, events, commands and leases in one database.
+
+    `url` is `sqlite:///path` or `postgresql://…`; the schema must be there (see `migrate`). Safe to
+    share between threads; each process opens its own. Unknown ids raise NotFound; a database that
+    can't be reached raises StoreUnavailable; when a method raises, it has written nothing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._db = Database(url)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def ping(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self._db.read() as session:
+                return session.scalar(select(1)) == 1
+        except StoreUnavailable:
+            return False
+
+    # --- sweeps -------------------------------------------------------------------------------
+
+    def create_sweep(
+        self, spec: dict[str, Any], planned: int, name: str, facts: dict[str, Any] | None = None
+    ) -> types.Sweep:
+        """A new QUEUED sweep of `planned` search trials. `spec` is stored as it is, and so are
+        `facts`: what the check of its data and model found, for its driver."""
+        sweep_id = sweeps.new_id()
+        self._db.transact(lambda s: sweeps.create(s, sweep_id, name, spec, planned, facts or {}))
+        return self.get_sweep(sweep_id)
+
+    def get_sweep(self, sweep_id: str) -> types.Sweep:
+        with self._db.read() as session:
+            return sweeps.get(session, sweep_id)
+
+    def list_sweeps(self, limit: int = 50, after: str | None = None) -> types.Page[types.Sweep]:
+        """Newest first. `after` is the `next` of the previous page."""
+        with self._db.read() as session:
+            return sweeps.page(session, limit, after)
+
+    def cancel_queued(self, sweep_id: str) -> bool:
+        """Cancel a sweep that no driver has begun. False if it isn't QUEUED (any more): then add
+        a `cancel` command for its driver."""
+        return self._db.transact(lambda s: leases.cancel_queued(s, sweep_id))
+
+    # --- trials and what they reported --------------------------------------------------------
+
+    def get_trial(self, trial_id: str) -> types.Trial:
+        with self._db.read() as session:
+            return trials.get(session, trial_id)
+
+    def list_trials(
+        self,
+        sweep_id: str,
+        *,
+        states: Sequence[TrialState] | None = None,
+        kinds: Sequence[TrialKind] | None = None,
+        limit: int = 1000,
+        after: str | None = None,
+    ) -> types.Page[types.Trial]:
+        """By number. `after` is the `next` of the previous page."""
+        with self._sweep(sweep_id) as session:
+            return trials.page(session, sweep_id, states, kinds, limit, after)
+
+    def trials_changed_since(
+        self, sweep_id: str, version: int = 0
+    ) -> tuple[list[types.Trial], int]:
+        """Trials that changed after `version`, by number, and the version to ask with next time."""
+        with self._sweep(sweep_id) as session:
+            return trials.changed_since(session, sweep_id, version)
+
+    def trial_config(self, trial_id: str) -> dict[str, Any]:
+        """The trial's complete training configuration (TrainConfig, as JSON)."""
+        with self._db.read() as session:
+            return trials.row_of(session, trial_id).config
+
+    def curves(
+        self,
+        sweep_id: str,
+        trial_ids: Sequence[str] | None = None,
+        after_step: int | Mapping[str, int] | None = None,
+        max_points: int = 500,
+    ) -> list[types.Curve]:
+        """Learning curves by trial number, of the trials (default: all) that have points to show.
+
+        Only steps after `after_step` (one for all, or by trial id; a trial that the mapping lacks
+        gives all of its steps); what is then left is thinned out to `max_points` a trial, keeping
+        extremes. Superseded points are left out.
+        """
+        with self._sweep(sweep_id) as session:
+            _check_members(session, sweep_id, trial_ids)
+            return metrics.curves(session, sweep_id, trial_ids, after_step, max_points)
+
+    def evaluations(
+        self, sweep_id: str, trial_ids: Sequence[str] | None = None
+    ) -> list[types.EvaluationPoint]:
+        """Evaluations by trial number, then step. Superseded ones are left out."""
+        with self._sweep(sweep_id) as session:
+            _check_members(session, sweep_id, trial_ids)
+            return metrics.evaluation_points(session, sweep_id, trial_ids)
+
+    def decisions(
+        self, sweep_id: str, trial_id: str | None = None, after_id: int = 0, limit: int = 1000
+    ) -> list[types.Decision]:
+        """Decisions in the order they were made, those with an id above `after_id`."""
+        with self._sweep(sweep_id) as session:
+            if trial_id is not None:
+                trials.row_of(session, trial_id, sweep_id)
+            return decisions.listed(session, sweep_id, trial_id, after_id, limit)
+
+    def events_after(
+        self, sweep_id: str | None, last_id: int = 0, limit: int = 1000
+    ) -> list[types.Event]:
+        """Events with an id above `last_id`, in order; of all sweeps if `sweep_id` is None.
+
+        Ids have no gaps and are in commit order: a reader that remembers the last one misses none.
+        """
+        with self._db.read() as session:
+            if sweep_id is not None:
+                sweeps.row_of(session, sweep_id)
+            return events.after(session, sweep_id, last_id, limit)
+
+    def last_event_id(self, sweep_id: str | None = None) -> int:
+        """Where to start to hear only of what is yet to come; 0 if nothing has happened."""
+        with self._db.read() as session:
+            return events.last_id(session, sweep_id)
+
+    # --- leases -------------------------------------------------------------------------------
+
+    def acquire_lease(self, sweep_id: str, holder: object, seconds: float) -> Lease | None:
+        """Take the sweep if it is QUEUED or RUNNING and nobody holds it; None otherwise.
+
+        `holder` says who takes it; its str() is stored, and told by `live_drivers`.
+
+        The sweep becomes RUNNING. Trials that a former driver left RUNNING become PENDING again,
+        with their attempts closed: their workers are gone, or will be refused.
+        """
+        return self._db.transact(lambda s: leases.acquire(s, sweep_id, str(holder), seconds))
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        """Extend a lease to `seconds` from now. False if it is lost: the driver must end itself."""
+        return self._db.transact(lambda s: leases.renew(s, lease, seconds))
+
+    def release(self, lease: Lease) -> bool:
+        """Give a lease back. False if it had passed on already."""
+        return self._db.transact(lambda s: leases.release(s, lease))
+
+    def expire_lease(self, sweep_id: str, epoch: int) -> bool:
+        """End the lease of a holder that is proved dead. False if it isn't the current one."""
+        return self._db.transact(lambda s: leases.expire(s, sweep_id, epoch))
+
+    def claimable(self) -> list[Claimable]:
+        """Sweeps that wait for a driver: QUEUED or RUNNING without a live lease, oldest first."""
+        with self._db.read() as session:
+            return leases.claimable(session)
+
+    def live_drivers(self) -> list[Driver]:
+        """All leases that are held now."""
+        with self._db.read() as session:
+            return leases.live_drivers(session)
+
+    # --- a driver's writes --------------------------------------------------------------------
+
+    @contextmanager
+    def guarded(self, lease: Lease) -> Iterator[DriverTransaction]:
+        """One transaction of the driver that holds `lease`: all of its block, or nothing.
+
+            with store.guarded(lease) as tx:
+                tx.record(trial_id, attempt, batch)
+                tx.decide(decision, acted=True)
+                tx.end_attempt(trial_id, attempt, TrialState.PRUNED, "dynamics", decision.reason)
+
+        Raises LeaseLost before the block if the lease is lost.
+        """
+        with self._db.write() as session:
+            yield DriverTransaction(session, lease)
+
+    def write(self, lease: Lease, work: Callable[[DriverTransaction], T]) -> T:
+        """`guarded` for a function, which runs again from its start where the database asks for
+        that (a deadlock, say). So it must have no effect but on its transaction."""
+        return self._db.transact(lambda s: work(DriverTransaction(s, lease)))
+
+    def add_trial(
+        self,
+        lease: Lease,
+        number: int,
+        kind: TrialKind,
+        params: dict[str, Any],
+        config: dict[str, Any],
+        total_samples: int,
+    ) -> str:
+        """`DriverTransaction.add_trial`, alone in its transaction; so are the following."""
+        return self.write(
+            lease, lambda tx: tx.add_trial(number, kind, params, config, total_samples)
+        )
+
+    def start_attempt(self, lease: Lease, trial_id: str, resume: str | None = None) -> int:
+        return self.write(lease, lambda tx: tx.start_attempt(trial_id, resume))
+
+    def record(self, lease: Lease, trial_id: str, attempt: int, batch: Batch) -> None:
+        self.write(lease, lambda tx: tx.record(trial_id, attempt, batch))
+
+    def decide(self, lease: Lease, decision: Decision, acted: bool) -> int:
+        return self.write(lease, lambda tx: tx.decide(decision, acted))
+
+    def end_attempt(
+        self,
+        lease: Lease,
+        trial_id: str,
+        attempt: int,
+        state: TrialState,
+        reason: str | None = None,
+        message: str | None = None,
+        value: float | None = None,
+    ) -> None:
+        self.write(
+            lease, lambda tx: tx.end_attempt(trial_id, attempt, state, reason, message, value)
+        )
+
+    def end_trial(
+        self,
+        lease: Lease,
+        trial_id: str,
+        state: TrialState,
+        reason: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        self.write(lease, lambda tx: tx.end_trial(trial_id, state, reason, message))
+
+    def end_sweep(self, lease: Lease, state: SweepState, message: str | None = None) -> None:
+        self.write(lease, lambda tx: tx.end_sweep(state, message))
+
+    def sweep_rows(self, sweep_id: str) -> SweepRows:
+        """All that a driver needs to start, or to go on after another one."""
+        with self._db.read() as session:
+            sweep = sweeps.row_of(session, sweep_id)
+            steps = metrics.load_steps(session, sweep_id)
+            evaluations = metrics.load_evaluations(session, sweep_id)
+            checkpoints = metrics.load_checkpoints(session, sweep_id)
+            rows = session.rows(
+                select(trials_table)
+                .where(trials_table.c.sweep_id == sweep_id)
+                .order_by(trials_table.c.number)
+            )
+            return SweepRows(
+                sweep_id=sweep.id,
+                name=sweep.name,
+                state=SweepState(sweep.state),
+                spec=sweep.spec,
+                facts=sweep.facts,
+                planned=sweep.planned,
+                trials=tuple(
+                    TrialRow(
+                        id=row.id,
+                        number=row.number,
+                        kind=row.kind,
+                        state=TrialState(row.state),
+                        reason=row.reason,
+                        message=row.message,
+                        params=row.params,
+                        config=row.config,
+                        attempt=row.attempt,
+                        step=row.step,
+                        samples=row.samples,
+                        total_samples=row.total_samples,
+                        value=row.value,
+                        ended_at=row.ended_at,
+                        checkpoints=checkpoints.get(row.id, ()),
+                        steps=steps.get(row.id, ()),
+                        evaluations=evaluations.get(row.id, ()),
+                    )
+                    for row in rows
+                ),
+                decisions=decisions.load(session, sweep_id),
+            )
+
+    # --- commands, tokens, cluster ------------------------------------------------------------
+
+    def add_command(
+        self, sweep_id: str, trial_id: str | None, kind: CommandKind, by: str
+    ) -> Command:
+        """Ask a sweep's driver to `stop` a trial or to `cancel` the sweep (`trial_id` None).
+
+        Conflict if the target has ended. A request that still waits is not doubled.
+        """
+        return self._db.transact(lambda s: commands.add(s, sweep_id, trial_id, kind, by))
+
+    def pending_commands(self, sweep_id: str) -> list[Command]:
+        """Commands that wait to be carried out, oldest first."""
+        with self._db.read() as session:
+            return commands.pending(session, sweep_id)
+
+    def finish_command(self, command_id: int, result: str) -> None:
+        """Say what became of a command. (In `guarded`, together with its effect.)"""
+        self._db.transact(lambda s: commands.finish(s, command_id, result))
+
+    def create_token(self, name: str) -> str:
+        """A new API token. Its text is returned here and never again: only a hash is stored."""
+        text = tokens.new_text()
+        self._db.transact(lambda s: tokens.add(s, name, text))
+        return text
+
+    def verify_token(self, text: str) -> Token | None:
+        """The token that `text` is, or None."""
+        with self._db.read() as session:
+            return tokens.verify(session, text)
+
+    def report_cluster(self, resources: Mapping[str, float]) -> None:
+        """The orchestrator's report of what the Ray cluster has, and its heartbeat."""
+        self._db.transact(lambda s: cluster.report(s, resources))
+
+    def cluster(self) -> tuple[dict[str, float], float | None]:
+        """Resources as last reported, and seconds since then (None: never)."""
+        with self._db.read() as session:
+            return cluster.last(session)
+
+    @contextmanager
+    def _sweep(self, sweep_id: str) -> Iterator[ReadSession]:
+        with self._db.read() as session:
+            sweeps.row_of(session, sweep_id)
+            yield session
+
+
+def _check_members(session: ReadSession, sweep_id: str, trial_ids: Sequence[str] | None) -> None:
+    if not trial_ids:
+        return
+    known = session.rows(
+        select(trials_table.c.id).where(
+            trials_table.c.sweep_id == sweep_id, trials_table.c.id.in_(trial_ids)
+        )
+    )
+    for missing in sorted(set(trial_ids) - {row.id for row in known}):
+        raise NotFound("trial", missing)

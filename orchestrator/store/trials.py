@@ -1,0 +1,177 @@
+"""Trials and their attempts: reading them, and moving them from state to state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.engine import Row
+
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.states import check_trial_move
+from orchestrator.store.clock import now
+from orchestrator.store.database import ReadSession, WriteSession
+from orchestrator.store.schema import attempts, trials
+from winnow.types import Page, Trial, TrialKind, TrialState
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def get(session: ReadSession, trial_id: str) -> Trial:
+    return _trial(row_of(session, trial_id))
+
+
+def page(
+    session: ReadSession,
+    sweep_id: str,
+    states: Sequence[TrialState] | None,
+    kinds: Sequence[TrialKind] | None,
+    limit: int,
+    after: str | None,
+) -> Page[Trial]:
+    """Trials by number. `after` is the previous page's `next`."""
+    query = select(trials).where(trials.c.sweep_id == sweep_id)
+    if states is not None:
+        query = query.where(trials.c.state.in_(states))
+    if kinds is not None:
+        query = query.where(trials.c.kind.in_(kinds))
+    if after is not None:
+        if not after.isdecimal():
+            raise NotFound("page of trials after", after)
+        query = query.where(trials.c.number > int(after))
+    rows = session.rows(query.order_by(trials.c.number).limit(limit + 1))
+    following = str(rows[limit - 1].number) if len(rows) > limit else None
+    return Page[Trial](items=[_trial(row) for row in rows[:limit]], next=following)
+
+
+def changed_since(session: ReadSession, sweep_id: str, version: int) -> tuple[list[Trial], int]:
+    """Trials that changed after `version`, and the version to ask with next."""
+    rows = session.rows(
+        select(trials)
+        .where(trials.c.sweep_id == sweep_id, trials.c.version > version)
+        .order_by(trials.c.number)
+    )
+    return [_trial(row) for row in rows], max((row.version for row in rows), default=version)
+
+
+def row_of(session: ReadSession, trial_id: str, sweep_id: str | None = None) -> Row[Any]:
+    """The stored row; NotFound also if the trial belongs to another sweep than `sweep_id`."""
+    row = session.first(select(trials).where(trials.c.id == trial_id))
+    if row is None or (sweep_id is not None and row.sweep_id != sweep_id):
+        raise NotFound("trial", trial_id)
+    return row
+
+
+def _trial(row: Row[Any]) -> Trial:
+    return Trial.model_validate(dict(row._mapping))
+
+
+# --- moving (inside a driver's transaction) ---------------------------------------------------
+
+
+def move(
+    session: WriteSession,
+    row: Row[Any],
+    target: TrialState,
+    revision: int,
+    *,
+    reason: str | None = None,
+    message: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+) -> None:
+    """Take a trial from the state in `row` to `target`, with its event; set `columns` too.
+
+    Raises InvalidTransition if that isn't legal, Conflict if the trial has moved meanwhile.
+    """
+    current = TrialState(row.state)
+    check_trial_move(row.id, current, target)
+    set_too = dict(columns or {})
+    if target.ended:
+        set_too["ended_at"] = now()
+    moved = session.execute(
+        update(trials)
+        .where(trials.c.id == row.id, trials.c.state == current)
+        .values(
+            state=target, version=revision, reason=reason, message=printable(message), **set_too
+        )
+    )
+    if moved.rowcount != 1:
+        raise Conflict(f"Trial {row.id} is no longer {current}.")
+    session.emit(
+        row.sweep_id,
+        "trial.state",
+        {
+            "number": row.number,
+            "kind": row.kind,
+            "from": current,
+            "to": target,
+            "reason": reason,
+            "message": printable(message),
+            "value": set_too.get("value"),
+        },
+        row.id,
+    )
+
+
+def open_attempt(
+    session: WriteSession, row: Row[Any], epoch: int, resumed_from: str | None, first_step: int
+) -> int:
+    """The next attempt of a trial, as RUNNING. Returns its number, from 1."""
+    attempt = row.attempt + 1
+    session.execute(
+        insert(attempts).values(
+            trial_id=row.id,
+            attempt=attempt,
+            id=f"{row.id}-a{attempt}",
+            epoch=epoch,
+            state=TrialState.RUNNING,
+            resumed_from=resumed_from,
+            first_step=first_step,
+        )
+    )
+    return attempt
+
+
+def close_attempt(
+    session: WriteSession,
+    row: Row[Any],
+    target: TrialState,
+    reason: str | None,
+    message: str | None,
+) -> None:
+    """Close the live attempt of a trial: it ended by taking the trial to `target`."""
+    session.execute(
+        update(attempts)
+        .where(
+            attempts.c.trial_id == row.id,
+            attempts.c.attempt == row.attempt,
+            attempts.c.ended_at.is_(None),
+        )
+        .values(state=target, reason=reason, message=printable(message), ended_at=now())
+    )
+
+
+def put_back_running(session: WriteSession, sweep_id: str, revision: int) -> None:
+    """The driver is gone and its workers with it: running trials wait to be run again."""
+    running = select(trials).where(
+        trials.c.sweep_id == sweep_id, trials.c.state == TrialState.RUNNING
+    )
+    message = "Its driver was replaced; it goes on from its last checkpoint."
+    for row in session.rows(running):
+        close_attempt(session, row, TrialState.PENDING, "infrastructure", message)
+        move(
+            session,
+            row,
+            TrialState.PENDING,
+            revision,
+            reason="infrastructure",
+            message=message,
+        )
+
+
+def printable(text: str | None) -> str | None:
+    """`text` without what a database refuses: NUL and lone surrogates."""
+    if text is None:
+        return None
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
