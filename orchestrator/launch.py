@@ -1,12 +1,13 @@
 """How a sweep's driver process starts and stops, and how it is known again after a restart.
 
-A driver outlives the orchestrator that started it. Who drives a sweep is written in the sweep's lease
-as a `Holder`: host, process id and start time, because ids are used again.
+A driver outlives the orchestrator that started it. Who drives a sweep is written in the sweep's
+lease as a `Holder`: host, process id and start time, because ids are used again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,24 +15,48 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.store import Holder
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who drives a sweep: a process of a machine, and how many trials it may run at once.
 
-def me(slots: int) -> Holder:
-    """This process, as the holder of a lease that may run `slots` trials at once."""
-    return Holder(socket.gethostname(), os.getpid(), str(_started(os.getpid())), slots)
+    `started` is the process's start time in clock ticks since boot; it tells the process from a
+    later one with the same id.
+    """
 
+    host: str
+    pid: int
+    started: int
+    slots: int
 
-def here(holder: Holder) -> bool:
-    """Whether the holder is, or was, a process of this machine."""
-    return holder.host == socket.gethostname()
+    @classmethod
+    def me(cls, slots: int) -> Holder:
+        """This process."""
+        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()) or 0, slots)
 
+    @classmethod
+    def parse(cls, text: str | None) -> Holder | None:
+        """The holder that `str()` wrote; None for any other text."""
+        try:
+            return cls(**json.loads(text or ""))
+        except (ValueError, TypeError):
+            return None
 
-def alive(holder: Holder) -> bool:
-    """Whether a holder of this machine still runs."""
-    return str(_started(holder.pid)) == holder.started
+    def __str__(self) -> str:
+        return json.dumps(asdict(self))
+
+    @property
+    def here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a holder that is `here` still runs."""
+        return _started(self.pid) == self.started
 
 
 class Drivers:
@@ -69,14 +94,14 @@ class Drivers:
         return done
 
     def end(self, holders: Iterable[Holder], grace: float) -> None:
-        """Ask drivers of this machine to stop (they checkpoint first); kill them after `grace` s."""
+        """Ask this machine's drivers to stop (they checkpoint first); kill them after `grace` s."""
         pids = {c.pid for c in self._children.values() if c.poll() is None}
-        _end(pids | {h.pid for h in holders if here(h) and alive(h)}, grace)
+        _end(pids | {h.pid for h in holders if h.here and h.alive}, grace)
 
 
 def kill(holder: Holder) -> None:
     """End a driver that has lost its lease at once, and with it the workers that it owns."""
-    if here(holder) and alive(holder):
+    if holder.here and holder.alive:
         with contextlib.suppress(ProcessLookupError):
             os.kill(holder.pid, signal.SIGKILL)
 

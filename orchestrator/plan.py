@@ -71,6 +71,11 @@ def extremes(space: Space) -> dict[str, list[tuple[str, Any]]]:
     return found
 
 
+def any_params(space: Space) -> dict[str, Any]:
+    """Some valid parameters, for runs that train nothing."""
+    return {name: values[0][1] for name, values in extremes(space).items()}
+
+
 def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
     """What is wrong with the values in `space`, as (JSON pointer, message) pairs.
 
@@ -86,9 +91,8 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
                 problems.append((pointer, message))
     if problems:
         return problems
-    first = {name: candidates[0][1] for name, candidates in values.items()}
     try:
-        resolve(spec, first, output_dir="-", cache_dir="-")
+        resolve(spec, any_params(spec.space), output_dir="-", cache_dir="-")
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0]) if item["loc"] else ""

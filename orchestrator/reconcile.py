@@ -1,7 +1,8 @@
 """The orchestrator's loop: claim queued sweeps, keep their drivers alive, expire dead leases.
 
-It decides nothing about trials. Everything that it knows it reads from the database in each turn, so
-it may be killed and started again at any time; drivers go on meanwhile and are found by their leases.
+It decides nothing about trials. Everything that it knows it reads from the database in each turn,
+so it may be killed and started again at any time; drivers go on meanwhile and are found by their
+leases.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import time
 
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.errors import StoreUnavailable, WinnowError
-from orchestrator.launch import Drivers, alive, here, kill, me
+from orchestrator.launch import Drivers, Holder, kill
 from orchestrator.settings import Settings
-from orchestrator.store import Store
+from orchestrator.store import Claimable, Driver, Store
 from winnow.spec import Resources, SweepSpec
 from winnow.types import SweepState
 
@@ -51,9 +52,7 @@ class Orchestrator:
             except WinnowError:
                 log.exception("a turn failed; going on")
             self._stopping.wait(self._settings.reconcile_seconds)
-        self._drivers.end(
-            (d.holder for d in self._store.live_drivers()), self._settings.stop_seconds
-        )
+        self._drivers.end([holder for _, holder in self._held()], self._settings.stop_seconds)
         self._cluster.close()
         log.info("orchestrator stopped")
         return 0
@@ -70,8 +69,8 @@ class Orchestrator:
 
     def _expire_dead(self) -> None:
         """A driver of this machine that is gone can't renew: free its sweep now, not at expiry."""
-        for driver in self._store.live_drivers():
-            if here(driver.holder) and not alive(driver.holder):
+        for driver, holder in self._held():
+            if holder.here and not holder.alive:
                 log.warning("the driver of sweep %s is gone", driver.sweep_id)
                 self._store.expire_lease(driver.sweep_id, driver.epoch)
 
@@ -89,7 +88,9 @@ class Orchestrator:
                 self._give_up(sweep_id)
 
     def _give_up(self, sweep_id: str) -> None:
-        lease = self._store.acquire_lease(sweep_id, me(slots=0), self._settings.lease_seconds)
+        lease = self._store.acquire_lease(
+            sweep_id, str(Holder.me(slots=0)), self._settings.lease_seconds
+        )
         if lease is None:
             return
         log.error("giving up on sweep %s", sweep_id)
@@ -105,9 +106,9 @@ class Orchestrator:
         """Cancel waiting sweeps that were asked to be: no driver will do it."""
         for sweep in self._store.claimable():
             if sweep.state is SweepState.QUEUED and any(
-                c.kind == "cancel" for c in self._store.pending_commands(sweep.sweep_id)
+                c.kind == "cancel" for c in self._store.pending_commands(sweep.id)
             ):
-                self._store.cancel_queued(sweep.sweep_id)
+                self._store.cancel_queued(sweep.id)
 
     def _launch(self, resources: dict[str, float]) -> None:
         """Start drivers for waiting sweeps, oldest first, while the cluster has room for them.
@@ -115,28 +116,32 @@ class Orchestrator:
         First come, first served: a sweep that doesn't fit yet holds those behind it back.
         """
         free = dict(resources)
-        for driver in self._store.live_drivers():
-            _take(free, self._needs(driver.sweep_id), driver.holder.slots)
+        for driver, holder in self._held():
+            _take(free, _needs(driver), holder.slots)
         waiting = self._store.claimable()
         for sweep in waiting:
-            if self._drivers.starting(sweep.sweep_id):
-                _take(free, self._needs(sweep.sweep_id), self._slots.get(sweep.sweep_id, 1))
+            if self._drivers.starting(sweep.id):
+                _take(free, _needs(sweep), self._slots.get(sweep.id, 1))
         for sweep in waiting:
-            if self._drivers.starting(sweep.sweep_id):
+            if self._drivers.starting(sweep.id):
                 continue
-            needs = self._needs(sweep.sweep_id)
-            slots = slots_that_fit(needs, free)
+            slots = slots_that_fit(_needs(sweep), free)
             if slots < 1:
                 break
-            if sweep.holder is not None:
-                kill(sweep.holder)  # it lost its lease, but its workers live as long as it does
-            log.info("starting a driver for sweep %s with %d slots", sweep.sweep_id, slots)
-            self._drivers.start(sweep.sweep_id, slots)
-            self._slots[sweep.sweep_id] = slots
-            _take(free, needs, slots)
+            if (former := Holder.parse(sweep.holder)) is not None:
+                kill(former)  # it lost its lease, but its workers live as long as it does
+            log.info("starting a driver for sweep %s with %d slots", sweep.id, slots)
+            self._drivers.start(sweep.id, slots)
+            self._slots[sweep.id] = slots
+            _take(free, _needs(sweep), slots)
 
-    def _needs(self, sweep_id: str) -> Resources:
-        return SweepSpec.model_validate(self._store.get_sweep(sweep_id).spec).resources
+    def _held(self) -> list[tuple[Driver, Holder]]:
+        """The leases that are held now, and by whom."""
+        return [
+            (driver, holder)
+            for driver in self._store.live_drivers()
+            if (holder := Holder.parse(driver.holder)) is not None
+        ]
 
 
 def slots_that_fit(needs: Resources, free: dict[str, float]) -> int:
@@ -145,6 +150,10 @@ def slots_that_fit(needs: Resources, free: dict[str, float]) -> int:
     if needs.gpus_per_trial:
         fits = min(fits, int(free.get("GPU", 0) // needs.gpus_per_trial))
     return min(fits, needs.max_concurrent) if needs.max_concurrent else fits
+
+
+def _needs(sweep: Driver | Claimable) -> Resources:
+    return SweepSpec.model_validate(sweep.spec).resources
 
 
 def _take(free: dict[str, float], needs: Resources, slots: int) -> None:

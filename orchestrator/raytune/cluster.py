@@ -7,6 +7,7 @@ for a minute when its cluster goes away, and the orchestrator must not.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ def main(every: float = 5.0) -> None:
         address=os.environ.get("RAY_ADDRESS"),
         namespace="winnow",
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     while os.getppid() != 1:
         total = ray.cluster_resources()

@@ -16,7 +16,7 @@ from pathlib import Path
 import ray
 
 from orchestrator.errors import LeaseLost, WinnowError
-from orchestrator.launch import me
+from orchestrator.launch import Holder
 from orchestrator.raytune import tune_run
 from orchestrator.raytune.assignment import Assignment, GroupShape
 from orchestrator.raytune.workers import Control
@@ -35,7 +35,7 @@ EXIT_LEASE_LOST = 4
 def drive(sweep_id: str, slots: int, settings: Settings) -> int:
     """Run a sweep to its end, or until told to stop by SIGTERM. Returns the exit code."""
     store = Store(settings.database_url)
-    lease = store.acquire_lease(sweep_id, me(slots), settings.lease_seconds)
+    lease = store.acquire_lease(sweep_id, str(Holder.me(slots)), settings.lease_seconds)
     if lease is None:
         log.info("sweep %s is not free", sweep_id)
         return EXIT_NO_LEASE
@@ -51,7 +51,7 @@ def drive(sweep_id: str, slots: int, settings: Settings) -> int:
             address=settings.ray_address,
             namespace="winnow",
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
         # Tune installs handlers of its own in the main thread otherwise.
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"

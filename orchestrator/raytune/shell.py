@@ -1,8 +1,9 @@
 """The trainable that Tune sees: a shell around a worker group, reused from trial to trial.
 
-`setup` and `reset_config` only note what to train; the group is built or reset inside `step`, because
-Tune may set up shells for trials that never run on them. Errors never leave `step`: they come back as
-a failed batch, so that the shell stays usable and the cause is named where it is visible.
+`setup` and `reset_config` only note what to train; the group is built or reset inside `step`,
+because Tune may set up shells for trials that never run on them. Errors never leave `step`: they
+come back as a failed batch, so that the shell stays usable and the cause is named where it is
+visible.
 """
 
 from __future__ import annotations

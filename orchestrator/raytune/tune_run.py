@@ -1,8 +1,8 @@
 """A Ray Tune run whose every choice is ours: what starts, when it stops, how many run at once.
 
-Tune brings placement, actors, their reuse and the event loop. One Tune trial is one *attempt*: it is
-never paused, retried, checkpointed or restored by Tune, because the database is the only truth and a
-new attempt covers pausing, recovery and preemption alike.
+Tune brings placement, actors, their reuse and the event loop. One Tune trial is one *attempt*: it
+is never paused, retried, checkpointed or restored by Tune, because the database is the only truth
+and a new attempt covers pausing, recovery and preemption alike.
 
 All private names of Tune that we rely on stand in this file. `tests/integration/test_tune_run.py`
 checks each against the pinned Ray.
@@ -198,7 +198,7 @@ class _Source(SearchAlgorithm):
         self._counter = 0
 
     @property
-    def total_samples(self) -> int:
+    def total_samples(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         return self._counter
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:

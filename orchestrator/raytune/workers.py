@@ -1,8 +1,10 @@
-"""A worker group: one actor a rank, its process group formed once, used for one trial after another.
+"""A worker group: one actor a rank, its process group formed once, used for one trial after
+another.
 
-Starting a group costs seconds (processes, imports, process group); starting the next trial on a warm
-one costs the time to build its model. The group lives in the placement group of the Tune trial that
-made it and dies with it: its actors are never detached, so Ray ends them with their owner.
+Starting a group costs seconds (processes, imports, process group); starting the next trial on a
+warm one costs the time to build its model. The group lives in the placement group of the Tune
+trial that made it and dies with it: its actors are never detached, so Ray ends them with their
+owner.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ import contextlib
 import os
 import signal
 import socket
-import time
 import traceback
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
+from ray import exceptions
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -109,9 +111,9 @@ def failure_of(error: BaseException) -> Failure:
     batch, because such a trial runs again.
     """
     detail = "".join(traceback.format_exception(error))[-8000:]
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+    if isinstance(error, exceptions.OutOfMemoryError):
         return Failure("oom", "a worker was ended because its node ran out of memory", detail)
-    if isinstance(error, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
+    if isinstance(error, (exceptions.RayActorError, exceptions.WorkerCrashedError)):
         return Failure("error", f"a worker process died: {_first_line(error)}", detail)
     cause = getattr(error, "cause", None) or error
     return Failure("error", f"{type(cause).__name__}: {_first_line(cause)}", detail)
@@ -122,16 +124,15 @@ def is_infrastructure(error: BaseException) -> bool:
     return isinstance(
         error,
         (
-            ray.exceptions.RayActorError,
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError,
-            ray.exceptions.ActorUnschedulableError,
+            exceptions.RayActorError,
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.ActorUnschedulableError,
         ),
-    ) and not isinstance(error, ray.exceptions.OutOfMemoryError)
+    ) and not isinstance(error, exceptions.OutOfMemoryError)
 
 
-@ray.remote(concurrency_groups={"control": 1})
-class Rank:
+class _Rank:
     """One rank of a worker group: a process that trains what it is told."""
 
     def __init__(self) -> None:
@@ -184,6 +185,10 @@ class Rank:
         return mode if attempt == self._attempt else "go"
 
 
+# `control` has a thread of its own, so that it is heard while `advance` trains.
+Rank: Any = ray.remote(concurrency_groups={"control": 1})(_Rank)  # type: ignore[call-overload]
+
+
 def _die_with_parent() -> None:
     """End this process when the raylet that started it ends (Linux)."""
     import ctypes
@@ -205,9 +210,9 @@ def _errors(refs: list[ray.ObjectRef]) -> list[BaseException]:
 
 def _rank_of_cause(error: BaseException) -> int:
     """How likely the error is the cause, rather than a peer's broken connection."""
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+    if isinstance(error, exceptions.OutOfMemoryError):
         return 3
-    if isinstance(error, ray.exceptions.RayActorError):
+    if isinstance(error, exceptions.RayActorError):
         return 2
     return 0 if "onnection" in str(error) else 1
 
@@ -215,13 +220,3 @@ def _rank_of_cause(error: BaseException) -> int:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
-
-
-def wait_until_dead(pids: list[int], timeout: float) -> list[int]:
-    """Those of `pids` that still exist after at most `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-        if not alive or time.monotonic() > deadline:
-            return alive
-        time.sleep(0.05)

@@ -1,0 +1,522 @@
+"""One sweep while it runs: what to start next, and what a report means.
+
+A `Study` joins the sampler, the scheduler and the store. It knows neither Ray nor SQL: the driver
+asks it for attempts to run and hands it their reports, and every answer is in the database before
+it is given. It holds nothing that the database does not; a new one made from a sweep's rows goes
+on where the old one was.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.errors import Conflict
+from orchestrator.plan import any_params, resolve, total_samples
+from orchestrator.schedulers import make_scheduler
+from orchestrator.schedulers.base import Action, Decision, Outcome, TrialInfo
+from orchestrator.search.samplers import Told, make_proposer
+from orchestrator.store import Lease, Store, SweepRows, TrialRow
+from trainer.config import TrainConfig
+from trainer.metrics import Batch, Evaluation
+from winnow.spec import SweepSpec
+from winnow.types import SweepState, TrialKind, TrialState
+
+log = logging.getLogger(__name__)
+
+Control = Literal["go", "pause", "stop"]
+
+MAX_INFRASTRUCTURE_RETRIES = 3
+"""Attempts that a trial may lose to the machinery before it counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt to run now. `config` is a TrainConfig as JSON."""
+
+    id: str
+    trial_id: str
+    number: int
+    config: str
+    resume_from: str | None
+
+
+@dataclass(slots=True)
+class _Trial:
+    """What the study remembers of a trial."""
+
+    id: str
+    number: int
+    kind: TrialKind
+    state: TrialState
+    params: dict[str, Any]
+    config: dict[str, Any]
+    total_samples: int
+    attempt: int = 0
+    lost: int = 0
+    checkpoint: str | None = None
+    """The newest one to resume from."""
+    reason: str | None = None
+    value: float | None = None
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """The latest of each eval set."""
+    intent: tuple[Control, TrialState, str, str] | None = None
+    """Asked to yield: how, into which state, with which reason code and message."""
+
+    @property
+    def attempt_id(self) -> str:
+        return f"{self.id}-a{self.attempt}"
+
+
+class Study:
+    """Drives one sweep. Not thread-safe: one caller, the driver's loop."""
+
+    def __init__(
+        self, store: Store, lease: Lease, home: Path, *, checkpoint_seconds: float
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._folder = home / "sweeps" / lease.sweep_id
+        self._cache = home / "cache" / "tokens"
+        self._checkpoint_seconds = checkpoint_seconds
+        rows = store.sweep_rows(lease.sweep_id)
+        self.spec = SweepSpec.model_validate(rows.spec)
+        self._train_samples = int(rows.facts.get("train_samples") or 0)
+        self._planned = rows.planned
+        self._minimize = self.spec.objective.mode == "min"
+        self._proposer = make_proposer(self.spec.space, self.spec.search)
+        self._scheduler = make_scheduler(self.spec.scheduler, self.spec.search.seed)
+        self._trials: dict[str, _Trial] = {}
+        self._exhausted = False
+        self._closing: Literal["no", "cancel", "shutdown"] = "no"
+        self.finished = False
+        self._rebuild(rows)
+
+    # --- what the driver calls ---------------------------------------------------------------
+
+    def next(self) -> Attempt | None:
+        """An attempt to start in a free slot; None if there is nothing to start now.
+
+        Order: the model before training, then interrupted trials, trials that the scheduler calls
+        back, new ones. When nothing is left, ends the sweep and sets `finished`.
+        """
+        if self._closing != "no":
+            self._close_if_idle()
+            return None
+        if not self.finished:
+            for choose in (self._baseline, self._interrupted, self._called_back, self._proposed):
+                trial = choose()
+                if trial is not None:
+                    return self._start(trial)
+            if not self._running():
+                return self._wind_up()
+        return None
+
+    def report(self, attempt_id: str, batch: Batch) -> Control:
+        """Store what an attempt did and decide what it does next."""
+        trial = self._by_attempt(attempt_id)
+        decision, acts = self._judge(trial, batch)
+        end = self._end_of(trial, batch, decision)
+
+        with self._store.guarded(self._lease) as tx:
+            tx.record(trial.id, trial.attempt, batch)
+            if decision is not None:
+                tx.decide(decision, acted=acts)
+            if end is not None:
+                state, reason, message, value = end
+                tx.end_attempt(trial.id, trial.attempt, state, reason, message, value)
+        self._note_checkpoints(trial, batch)
+        if end is not None:
+            self._ended(trial, *end)
+            return "stop"
+        if decision is not None and acts and decision.action in (Action.PAUSE, Action.STOP):
+            self._intend(trial, decision)
+        return trial.intent[0] if trial.intent else "go"
+
+    def lost(self, attempt_id: str, message: str) -> None:
+        """The attempt's process is gone without a report."""
+        self.report(
+            attempt_id,
+            Batch(status="failed", notes={"infrastructure": True, "message": message}),
+        )
+
+    def drain_commands(self) -> list[tuple[str, Control]]:
+        """Carry out what users asked for; attempts that are to yield, and how."""
+        asked: list[tuple[str, Control]] = []
+        for command in self._store.pending_commands(self._lease.sweep_id):
+            if command.kind == "cancel":
+                self._closing = "cancel"
+                asked += self._ask_all(
+                    "stop", TrialState.CANCELED, "user", "the sweep was canceled"
+                )
+                self._store.finish_command(command.id, "canceling")
+                continue
+            trial = self._trials.get(command.trial_id or "")
+            result = "the trial had ended already"
+            if trial is not None and not trial.state.ended:
+                asked += self._stop_for_user(trial)
+                result = "stopping"
+            self._store.finish_command(command.id, result)
+        self._close_if_idle()
+        return asked
+
+    def shut_down(self) -> list[tuple[str, Control]]:
+        """Leave the sweep as it is for a later driver: running trials checkpoint and yield."""
+        self._closing = "shutdown"
+        asked = self._ask_all("pause", TrialState.PENDING, "infrastructure", "winnow was stopped")
+        self._close_if_idle()
+        return asked
+
+    # --- choosing what runs ------------------------------------------------------------------
+
+    def _baseline(self) -> _Trial | None:
+        if self._have("baseline"):
+            return None
+        return self._add("baseline", {}, model=None)
+
+    def _interrupted(self) -> _Trial | None:
+        waiting = [t for t in self._trials.values() if t.state is TrialState.PENDING]
+        return min(waiting, key=lambda t: t.number, default=None)
+
+    def _called_back(self) -> _Trial | None:
+        if not any(t.state is TrialState.PAUSED for t in self._trials.values()):
+            return None
+        waiting = 0 if self._exhausted else max(0, self._planned - self._search_trials())
+        decision = self._scheduler.next(waiting)
+        if decision is None:
+            return None
+        self._store.decide(self._lease, decision, acted=True)
+        return self._trials[decision.trial_id]
+
+    def _proposed(self) -> _Trial | None:
+        number = self._search_trials() + 1
+        if self._exhausted or number > self._planned:
+            return None
+        params = self._proposer.ask(number, self._history())
+        if params is None:
+            self._exhausted = True
+            return None
+        return self._add("search", params, model=None)
+
+    def _wind_up(self) -> Attempt | None:
+        """Nothing runs and nothing is left to start: let go of paused trials, report the winner."""
+        for decision in self._scheduler.finish():
+            self._end_waiting(decision)
+        left = [t for t in self._trials.values() if t.state is TrialState.PAUSED]
+        for trial in left:  # paused for a reason that the scheduler has forgotten: not to be lost
+            self._end_trial(trial, TrialState.PRUNED, "unfinished", "the sweep ended first")
+        best = self._best()
+        if best is not None and self.spec.data.test and not self._have("report"):
+            export = self._store.get_trial(best.id).checkpoint
+            if export is not None:
+                return self._start(self._add("report", {"trial": best.id}, model=export))
+        searched = [t for t in self._trials.values() if t.kind == "search"]
+        if best is None and searched and all(t.state is TrialState.FAILED for t in searched):
+            message = f"every trial failed; the first one: {searched[0].reason}"
+            self._finish(SweepState.FAILED, message)
+        else:
+            self._finish(SweepState.COMPLETED, None)
+        return None
+
+    # --- starting and ending -----------------------------------------------------------------
+
+    def _add(self, kind: TrialKind, params: dict[str, Any], model: str | None) -> _Trial:
+        number = len(self._trials)
+        config = self._config(kind, params, number, model)
+        total = int(config["max_samples"]) if kind != "search" else self._budget(config)
+        if kind == "search":
+            config["eval_at"] = list(self._scheduler.rungs(total))
+        trial_id = self._store.add_trial(self._lease, number, kind, params, config, total)
+        trial = _Trial(trial_id, number, kind, TrialState.PENDING, params, config, total)
+        self._trials[trial_id] = trial
+        if kind == "search":
+            self._scheduler.add(TrialInfo(trial_id, number, params, total))
+        return trial
+
+    def _config(
+        self, kind: TrialKind, params: dict[str, Any], number: int, model: str | None
+    ) -> dict[str, Any]:
+        run: dict[str, Any] = {"checkpoint_every_seconds": self._checkpoint_seconds}
+        values = params
+        if kind == "baseline":
+            values = any_params(self.spec.space)
+            run = {"max_samples": 0, "export": False, "evaluate_test": bool(self.spec.data.test)}
+        elif kind == "report":
+            values = any_params(self.spec.space)
+            run = {"max_samples": 0, "export": False, "evaluate_test": True, "model": model}
+        folder = self._folder / f"trial-{number}"
+        config = resolve(
+            self.spec, values, output_dir=str(folder), cache_dir=str(self._cache), **run
+        ).model_dump(mode="json")
+        if kind == "report":
+            config["data"]["eval"] = []
+        return config
+
+    def _budget(self, config: dict[str, Any]) -> int:
+        return total_samples(TrainConfig.model_validate(config), self._train_samples)
+
+    def _start(self, trial: _Trial) -> Attempt:
+        number = self._store.start_attempt(self._lease, trial.id, trial.checkpoint)
+        trial.attempt, trial.state, trial.intent = number, TrialState.RUNNING, None
+        config = dict(trial.config)
+        # A folder an attempt, so that a stale writer can't touch what a live one writes.
+        config["output_dir"] = str(Path(config["output_dir"]) / f"attempt-{number}")
+        text = TrainConfig.model_validate(config).model_dump_json()
+        return Attempt(trial.attempt_id, trial.id, number, text, trial.checkpoint)
+
+    def _judge(self, trial: _Trial, batch: Batch) -> tuple[Decision | None, bool]:
+        """What the scheduler says of a report, and whether it is to be acted on."""
+        trial.evaluations |= {e.dataset: e for e in batch.evaluations if e.split == "eval"}
+        if trial.kind != "search" or not (batch.steps or batch.evaluations):
+            return None, False
+        decision = self._scheduler.observe(trial.id, batch.steps, batch.evaluations)
+        acts = (
+            decision is not None
+            and self.spec.scheduler.mode == "act"
+            and batch.status == "running"
+            and trial.intent is None
+        )
+        return decision, acts
+
+    def _end_of(
+        self, trial: _Trial, batch: Batch, decision: Decision | None
+    ) -> tuple[TrialState, str | None, str | None, float | None] | None:
+        """The state that a report ends the attempt in: (state, reason, message, value), or None."""
+        if batch.status == "running":
+            return None
+        if batch.status == "completed":
+            return TrialState.COMPLETED, None, None, self._value(trial)
+        if batch.status == "yielded":
+            if trial.intent is None:
+                return TrialState.PENDING, "infrastructure", "yielded without being asked", None
+            _, state, reason, message = trial.intent
+            return state, reason, message, None
+        return self._failed(trial, batch, decision)
+
+    def _failed(
+        self, trial: _Trial, batch: Batch, decision: Decision | None
+    ) -> tuple[TrialState, str, str, None]:
+        if trial.intent is not None and trial.intent[1] is not TrialState.PAUSED:
+            _, state, reason, message = trial.intent  # its workers were ended because we asked
+            return state, reason, message, None
+        failure = batch.failure
+        message = failure.message if failure else str(batch.notes.get("message", "it failed"))
+        if batch.notes.get("infrastructure"):
+            trial.lost += 1
+            if trial.lost <= MAX_INFRASTRUCTURE_RETRIES:
+                return TrialState.PENDING, "infrastructure", message, None
+            return TrialState.FAILED, "infrastructure", f"{message} ({trial.lost} times)", None
+        code = failure.code if failure else "error"
+        if code == "diverged":
+            why = decision.reason if decision is not None else message
+            return TrialState.PRUNED, "diverged", why, None
+        if failure is not None and failure.detail:
+            log.warning("trial %s failed: %s\n%s", trial.id, message, failure.detail)
+        return TrialState.FAILED, code, message, None
+
+    def _ended(
+        self,
+        trial: _Trial,
+        state: TrialState,
+        reason: str | None,
+        message: str | None,
+        value: float | None,
+    ) -> None:
+        trial.state, trial.reason, trial.value, trial.intent = state, reason, value, None
+        if state.ended:
+            self._drop_state_checkpoints(trial)
+            if trial.kind == "search":
+                self._tell_scheduler(trial)
+        self._close_if_idle()
+
+    def _tell_scheduler(self, trial: _Trial) -> None:
+        value = trial.value
+        if value is not None and not self._minimize:
+            value = -value
+        outcome = Outcome(str(trial.state), trial.reason or "", value)
+        for decision in self._scheduler.completed(trial.id, outcome):
+            self._end_waiting(decision)
+
+    def _end_waiting(self, decision: Decision) -> None:
+        """Carry out a decision about a trial that is not running."""
+        trial = self._trials[decision.trial_id]
+        stops = decision.action is Action.STOP and trial.state is TrialState.PAUSED
+        acts = stops and self.spec.scheduler.mode == "act"
+        self._store.decide(self._lease, decision, acted=acts)
+        if acts:
+            self._end_trial(trial, TrialState.PRUNED, decision.code, decision.reason)
+
+    def _end_trial(self, trial: _Trial, state: TrialState, reason: str, message: str) -> None:
+        self._store.end_trial(self._lease, trial.id, state, reason, message)
+        self._ended(trial, state, reason, message, None)
+
+    def _intend(self, trial: _Trial, decision: Decision) -> None:
+        if decision.action is Action.PAUSE:
+            trial.intent = ("pause", TrialState.PAUSED, decision.code, decision.reason)
+        else:
+            trial.intent = ("stop", TrialState.PRUNED, decision.code, decision.reason)
+
+    def _stop_for_user(self, trial: _Trial) -> list[tuple[str, Control]]:
+        message = "stopped on request"
+        if trial.state is TrialState.RUNNING:
+            trial.intent = ("stop", TrialState.CANCELED, "user", message)
+            return [(trial.attempt_id, "stop")]
+        self._end_trial(trial, TrialState.CANCELED, "user", message)
+        return []
+
+    def _ask_all(
+        self, control: Control, state: TrialState, reason: str, message: str
+    ) -> list[tuple[str, Control]]:
+        asked: list[tuple[str, Control]] = []
+        for trial in self._running():
+            if trial.intent is None or trial.intent[0] == "pause":
+                trial.intent = (control, state, reason, message)
+            asked.append((trial.attempt_id, control))
+        return asked
+
+    def _close_if_idle(self) -> None:
+        if self.finished or self._closing == "no" or self._running():
+            return
+        if self._closing == "shutdown":
+            self.finished = True
+            return
+        self._finish(SweepState.CANCELED, "canceled on request")
+
+    def _finish(self, state: SweepState, message: str | None) -> None:
+        self._store.end_sweep(self._lease, state, message)
+        self.finished = True
+
+    # --- memory ------------------------------------------------------------------------------
+
+    def _rebuild(self, rows: SweepRows) -> None:
+        """Take over from an earlier driver, whose trials the lease has put back to PENDING.
+
+        The order in which the scheduler is fed doesn't matter to it. A decision that comes out of
+        this was due when the earlier driver died, and is carried out now.
+        """
+        for row in rows.trials:
+            trial = self._from_row(row)
+            self._trials[trial.id] = trial
+            if trial.kind == "search":
+                self._scheduler.add(
+                    TrialInfo(trial.id, trial.number, trial.params, trial.total_samples)
+                )
+        acted: dict[str, Decision] = {}
+        for stored in rows.decisions:
+            self._scheduler.replay(stored.decision)
+            if stored.acted:
+                acted[stored.decision.trial_id] = stored.decision
+        search = [row for row in rows.trials if row.kind == "search"]
+        for row in search:
+            if row.state.ended:
+                self._tell_scheduler(self._trials[row.id])
+        for row in search:
+            decision = self._scheduler.observe(row.id, row.steps, row.evaluations)
+            if decision is not None and not row.state.ended:
+                acts = self.spec.scheduler.mode == "act"
+                self._store.decide(self._lease, decision, acted=acts)
+                if acts:
+                    acted[row.id] = decision
+        for trial in self._trials.values():
+            if trial.state is TrialState.PENDING and trial.id in acted:
+                self._carry_out(trial, acted[trial.id])
+
+    def _carry_out(self, trial: _Trial, decision: Decision) -> None:
+        """Do what was decided about a trial before its driver could do it."""
+        if decision.action is Action.STOP:
+            self._end_trial(trial, TrialState.PRUNED, decision.code, decision.reason)
+        elif decision.action is Action.PAUSE:
+            trial.state = TrialState.PAUSED  # PENDING in its row; it waits to be called back
+
+    def _from_row(self, row: TrialRow) -> _Trial:
+        return _Trial(
+            id=row.id,
+            number=row.number,
+            kind=row.kind,
+            state=row.state,
+            params=row.params,
+            config=row.config,
+            total_samples=row.total_samples,
+            attempt=row.attempt,
+            checkpoint=row.checkpoints[0].path if row.checkpoints else None,
+            reason=row.reason,
+            value=row.value,
+            evaluations={e.dataset: e for e in row.evaluations if e.split == "eval"},
+        )
+
+    def _history(self) -> list[Told]:
+        """All search trials so far, as the sampler wants them: lower is better."""
+        sign = 1.0 if self._minimize else -1.0
+        told: list[Told] = []
+        for trial in self._trials.values():
+            if trial.kind != "search":
+                continue
+            at = max((e.samples for e in trial.evaluations.values()), default=0)
+            rungs = trial.config.get("eval_at") or []
+            told.append(
+                Told(
+                    number=trial.number,
+                    params=trial.params,
+                    state=trial.state,
+                    reason=trial.reason,
+                    value=None if trial.value is None else sign * trial.value,
+                    held_out=_mean_loss(trial.evaluations),
+                    rung=sum(r <= at for r in rungs) if at else None,
+                )
+            )
+        return told
+
+    def _have(self, kind: TrialKind) -> bool:
+        return any(t.kind == kind for t in self._trials.values())
+
+    def _running(self) -> list[_Trial]:
+        return [t for t in self._trials.values() if t.state is TrialState.RUNNING]
+
+    def _search_trials(self) -> int:
+        return sum(t.kind == "search" for t in self._trials.values())
+
+    def _by_attempt(self, attempt_id: str) -> _Trial:
+        trial = self._trials[attempt_id.rsplit("-a", 1)[0]]
+        if trial.attempt_id != attempt_id:
+            raise Conflict(f"{attempt_id} reports, but {trial.attempt_id} is the live attempt")
+        return trial
+
+    def _value(self, trial: _Trial) -> float | None:
+        """The objective over the eval sets, from the trial's latest evaluation of each."""
+        found = list(trial.evaluations.values())
+        if self.spec.objective.metric == "eval/loss":
+            return _mean_loss(trial.evaluations)
+        scored = [e for e in found if e.exact_match is not None and e.generated]
+        total = sum(e.generated for e in scored)
+        return sum((e.exact_match or 0.0) * e.generated for e in scored) / total if total else None
+
+    def _best(self) -> _Trial | None:
+        done = [
+            t
+            for t in self._trials.values()
+            if t.kind == "search" and t.state is TrialState.COMPLETED and t.value is not None
+        ]
+        sign = 1 if self._minimize else -1
+        return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+
+    def _note_checkpoints(self, trial: _Trial, batch: Batch) -> None:
+        for checkpoint in batch.checkpoints:
+            if checkpoint.kind == "state":
+                trial.checkpoint = checkpoint.path
+
+    def _drop_state_checkpoints(self, trial: _Trial) -> None:
+        """Free the disk of what an ended trial would have resumed from; exports stay."""
+        for folder in (self._folder / f"trial-{trial.number}").glob("attempt-*/checkpoints"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mean_loss(evaluations: dict[str, Evaluation]) -> float | None:
+    """Token-weighted mean held-out loss over data sets; None if any is not finite."""
+    found = list(evaluations.values())
+    if not found or any(e.loss is None for e in found):
+        return None
+    tokens = sum(e.tokens for e in found)
+    return sum((e.loss or 0.0) * e.tokens for e in found) / tokens if tokens else None
