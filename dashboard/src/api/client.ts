@@ -1,0 +1,78 @@
+/** Calls to the API: bearer token on each, every failure an `ApiError` that a person can read. */
+
+import { loadToken } from "./token";
+import type { Decision, Health, Metrics, Page, Problem, Sweep, Trial } from "./types";
+
+export class ApiError extends Error {
+  /** `status` 0: the server could not be reached at all. */
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly problem: Problem | null = null,
+  ) {
+    super(message);
+  }
+
+  get unauthorized(): boolean {
+    return this.status === 401 || this.status === 403;
+  }
+}
+
+export const api = {
+  health: () => get<Health>("/v1/health"),
+  sweeps: () => all<Sweep>("/v1/sweeps"),
+  sweep: (id: string) => get<Sweep>(`/v1/sweeps/${seg(id)}`),
+  trials: (id: string) => all<Trial>(`/v1/sweeps/${seg(id)}/trials`),
+  decisions: (id: string) => all<Decision>(`/v1/sweeps/${seg(id)}/decisions`),
+  metrics: (id: string, maxPoints = 400) =>
+    get<Metrics>(`/v1/sweeps/${seg(id)}/metrics?max_points=${maxPoints}`),
+  cancelSweep: (id: string) => send("POST", `/v1/sweeps/${seg(id)}:cancel`),
+  stopTrial: (id: string) => send("POST", `/v1/trials/${seg(id)}:stop`),
+};
+
+/** The response of a request with the token, once its status is known to be good. */
+export async function request(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  const token = loadToken();
+  if (token) headers.set("Authorization", `Bearer ${token}`);
+  let response: Response;
+  try {
+    response = await fetch(path, { ...init, headers });
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new ApiError(0, "The server does not answer.");
+  }
+  if (!response.ok) throw await asError(response);
+  return response;
+}
+
+async function get<T>(path: string): Promise<T> {
+  return (await request(path)).json() as Promise<T>;
+}
+
+async function send(method: string, path: string): Promise<void> {
+  await request(path, { method });
+}
+
+/** Every page of a list, in order. */
+async function all<T>(path: string): Promise<T[]> {
+  const items: T[] = [];
+  let cursor: string | null = null;
+  do {
+    const query: string = cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+    const page: Page<T> = await get<Page<T>>(`${path}?limit=200${query}`);
+    items.push(...page.items);
+    cursor = page.next;
+  } while (cursor !== null);
+  return items;
+}
+
+async function asError(response: Response): Promise<ApiError> {
+  const problem = (await response.json().catch(() => null)) as Problem | null;
+  const text = problem?.detail || problem?.title || `The server answered ${response.status}.`;
+  return new ApiError(response.status, text, problem);
+}
+
+function seg(id: string): string {
+  return encodeURIComponent(id);
+}

@@ -1,0 +1,151 @@
+/** The API's values. Mirrors `winnow/types.py`, field by field; a test compares the two. */
+
+export type SweepState = "QUEUED" | "RUNNING" | "PAUSED" | "COMPLETED" | "FAILED" | "CANCELED";
+
+export type TrialState =
+  | "PENDING"
+  | "RUNNING"
+  | "PAUSED"
+  | "COMPLETED"
+  | "PRUNED"
+  | "FAILED"
+  | "CANCELED";
+
+export type TrialKind = "search" | "baseline" | "report";
+
+export type Split = "eval" | "test";
+
+export interface Page<T> {
+  items: T[];
+  next: string | null;
+}
+
+export interface Scores {
+  loss: number | null;
+  exact_match: number | null;
+}
+
+export interface Trial {
+  id: string;
+  sweep_id: string;
+  number: number;
+  kind: TrialKind;
+  state: TrialState;
+  reason: string | null;
+  message: string | null;
+  params: Record<string, unknown>;
+  attempt: number;
+  step: number;
+  total_steps: number;
+  samples: number;
+  total_samples: number;
+  loss: number | null;
+  grad_norm: number | null;
+  eval_loss: number | null;
+  exact_match: number | null;
+  value: number | null;
+  seconds: number;
+  checkpoint: string | null;
+  created_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+}
+
+export interface SweepSummary {
+  trials: number;
+  planned: number;
+  by_state: Partial<Record<TrialState, number>>;
+  samples_trained: number;
+  samples_full: number;
+  seconds: number;
+  best_trial: string | null;
+  best_value: number | null;
+  baseline: Record<string, Scores>;
+  winner: Record<string, Scores>;
+}
+
+export interface Sweep {
+  id: string;
+  name: string;
+  state: SweepState;
+  message: string | null;
+  spec: Record<string, unknown>;
+  summary: SweepSummary;
+  created_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+}
+
+export interface Curve {
+  trial_id: string;
+  step: number[];
+  samples: number[];
+  loss: (number | null)[];
+  grad_norm: (number | null)[];
+  learning_rate: number[];
+  total_points: number;
+}
+
+export interface EvaluationPoint {
+  trial_id: string;
+  step: number;
+  samples: number;
+  split: Split;
+  dataset: string;
+  loss: number | null;
+  exact_match: number | null;
+  tokens: number;
+  generated: number;
+}
+
+export interface Metrics {
+  curves: Curve[];
+  evaluations: EvaluationPoint[];
+}
+
+export type Action = "continue" | "pause" | "resume" | "stop";
+
+export interface Decision {
+  id: number;
+  trial_id: string;
+  trial_number: number;
+  action: Action;
+  rule: string;
+  reason: string;
+  code: string;
+  samples: number;
+  evidence: Record<string, unknown>;
+  acted: boolean;
+  created_at: string;
+}
+
+export interface Event {
+  id: number;
+  sweep_id: string;
+  trial_id: string | null;
+  type: string;
+  data: Record<string, unknown>;
+  created_at: string;
+}
+
+export interface FieldError {
+  pointer: string;
+  message: string;
+}
+
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  errors: FieldError[];
+  request_id: string | null;
+}
+
+export interface Health {
+  status: "ok" | "degraded";
+  version: string;
+  database: "ok" | "unreachable";
+  orchestrator: "ok" | "silent";
+  cluster: Record<string, number>;
+}

@@ -1,0 +1,15 @@
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { App } from "./App";
+import { adoptTokenFromAddress } from "./api/token";
+import "./styles/base.css";
+import "./styles/parts.css";
+import "./styles/pages.css";
+
+adoptTokenFromAddress();
+
+createRoot(document.getElementById("root")!).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+);

@@ -1,0 +1,197 @@
+/** One sweep, live: where it stands, its curves, its leaderboard, and why trials were stopped. */
+
+import { useCallback, useEffect, useMemo, useState, type ComponentType, type ReactNode } from "react";
+import { api } from "../api/client";
+import type { Trial } from "../api/types";
+import * as format from "../format";
+import { rateScale, type ColourBy } from "../charts/colour";
+import { ended, goal, progress, sweepEnded } from "../state/derive";
+import { orderTrials, parseSort } from "../state/order";
+import type { SweepView } from "../state/sweep";
+import { setQuery, useAddress } from "../state/url";
+import { useSweep } from "../state/useSweep";
+import { Charts } from "../sweep/Charts";
+import { Decisions } from "../sweep/Decisions";
+import { Leaderboard } from "../sweep/Leaderboard";
+import { Summary } from "../sweep/Summary";
+import { TrialDrawer } from "../sweep/TrialDrawer";
+import { Confirm, type Question } from "../ui/Confirm";
+import { Icon } from "../ui/Icon";
+import { Link } from "../ui/Link";
+import { useTheme } from "../ui/theme";
+import { useNow } from "../ui/useNow";
+
+export interface SweepPageProps {
+  id: string;
+  frame: ComponentType<{ crumb?: string; status?: ReactNode; children: ReactNode }>;
+  onUnauthorized(): void;
+}
+
+export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) {
+  const view = useSweep(id);
+  const { query } = useAddress();
+  const theme = useTheme();
+  const [hovered, setHovered] = useState<string | null>(null);
+  const [question, setQuestion] = useState<Question | null>(null);
+  const [asked, setAsked] = useState<ReadonlySet<string>>(new Set());
+
+  useEffect(() => {
+    if (view.error?.unauthorized) onUnauthorized();
+  }, [view.error, onUnauthorized]);
+
+  const { sweep } = view;
+  const trials = useMemo(() => [...view.trials.values()].filter((t) => t.kind === "search"), [view.trials]);
+  const by = useMemo(() => goal(sweep), [sweep]);
+  const sort = useMemo(() => parseSort(query.get("sort")), [query.get("sort")]);
+  const ordered = useMemo(() => orderTrials(trials, sort, by), [trials, sort, by]);
+  const scale = useMemo(() => rateScale(trials, theme), [trials, theme]);
+  const colourBy: ColourBy = query.get("colour") === "state" ? "state" : "rate";
+  const selectedNumber = query.get("trial");
+  const selected = trials.find((t) => String(t.number) === selectedNumber) ?? null;
+  usePageTitle(view, trials);
+
+  const select = useCallback((trial: Trial | null) => setQuery({ trial: trial ? String(trial.number) : null }), []);
+  const selectId = useCallback(
+    (trialId: string) => select(view.trials.get(trialId) ?? null),
+    [select, view.trials],
+  );
+
+  const askStop = useCallback((trial: Trial) => {
+    setQuestion({
+      title: `Stop trial ${trial.number}?`,
+      text: "It ends within a second or two and frees its workers. What it measured so far is kept.",
+      action: "Stop trial",
+      run: async () => {
+        await api.stopTrial(trial.id);
+        setAsked((before) => new Set(before).add(trial.id));
+      },
+    });
+  }, []);
+
+  const askCancel = useCallback(() => {
+    const running = trials.filter((t) => !ended(t)).length;
+    setQuestion({
+      title: `Cancel ${sweep?.name ?? "this sweep"}?`,
+      text: `${running === 1 ? "1 trial has" : `${running} trials have`} not finished and will end. Finished trials, their numbers and checkpoints are kept.`,
+      action: "Cancel sweep",
+      run: async () => {
+        await api.cancelSweep(id);
+        setAsked((before) => new Set(before).add(id));
+      },
+    });
+  }, [id, sweep?.name, trials]);
+
+  if (sweep === null) {
+    return (
+      <Frame crumb={view.error ? "Not shown" : "…"}>
+        {view.error && !view.error.unauthorized && view.error.status !== 0 ? (
+          <section className="panel empty-state">
+            <h2>{view.error.status === 404 ? "There is no such sweep" : "This sweep can’t be shown"}</h2>
+            <p>{view.error.message}</p>
+            <Link to="/" className="button">All sweeps</Link>
+          </section>
+        ) : (
+          <div className="page sweep-page" aria-busy="true" aria-label="Loading">
+            <LostBanner view={view} />
+            <div className="skeleton skeleton-head" />
+            <div className="skeleton skeleton-charts" />
+            <div className="skeleton skeleton-table" />
+          </div>
+        )}
+      </Frame>
+    );
+  }
+
+  return (
+    <Frame crumb={sweep.name} status={<LiveDot view={view} />}>
+      <div className="page sweep-page">
+        <LostBanner view={view} />
+        <Summary sweep={sweep} trials={trials} canceling={asked.has(id)} onCancel={askCancel} />
+        <Charts
+          view={view}
+          trials={ordered}
+          theme={theme}
+          scale={scale}
+          colourBy={colourBy}
+          query={query}
+          focus={hovered ?? selected?.id ?? null}
+          onHover={setHovered}
+          onPick={selectId}
+        />
+        <div className="lower">
+          <Leaderboard
+            trials={ordered}
+            sort={sort}
+            theme={theme}
+            scale={scale}
+            colourBy={colourBy}
+            selected={selected?.id ?? null}
+            hovered={hovered}
+            best={sweep.summary.best_trial}
+            asked={asked}
+            canStop={!sweepEnded(sweep)}
+            onHover={setHovered}
+            onSelect={select}
+            onStop={askStop}
+          />
+          <Decisions decisions={view.decisions} query={query} onHover={setHovered} onPick={selectId} />
+        </div>
+        {selected ? (
+          <TrialDrawer
+            trial={selected}
+            sweep={sweep}
+            view={view}
+            asked={asked.has(selected.id)}
+            onStop={askStop}
+            onClose={() => select(null)}
+          />
+        ) : null}
+        {question ? <Confirm question={question} onDone={() => setQuestion(null)} /> : null}
+      </div>
+    </Frame>
+  );
+}
+
+function LiveDot({ view }: { view: SweepView }) {
+  const { status } = view.connection;
+  const words = { connecting: "Connecting", live: "Live", lost: "Reconnecting", ended: "Up to date" };
+  return (
+    <span className={`live live-${status}`} role="status">
+      <span className="live-dot" aria-hidden="true" />
+      {words[status]}
+    </span>
+  );
+}
+
+function LostBanner({ view }: { view: SweepView }) {
+  const lost = view.connection.status === "lost" ? view.connection : null;
+  const now = useNow();
+  if (lost) {
+    const left = Math.max(0, Math.ceil((lost.retryAt - now) / 1000));
+    return (
+      <p className="banner danger" role="alert">
+        <Icon name="warning" />
+        Connection lost: reconnecting{left > 1 ? ` in ${left} s` : ""}… What you see is from before.
+      </p>
+    );
+  }
+  if (view.error && !view.error.unauthorized && view.sweep) {
+    return (
+      <p className="banner danger" role="alert">
+        <Icon name="warning" />
+        {view.error.message}
+      </p>
+    );
+  }
+  return null;
+}
+
+function usePageTitle({ sweep }: SweepView, trials: Trial[]): void {
+  useEffect(() => {
+    if (!sweep) return;
+    const done = sweepEnded(sweep)
+      ? sweep.state.toLowerCase()
+      : format.percent(progress(sweep, trials), 0).replace(" ", "");
+    document.title = `${done} · ${sweep.name} · winnow`;
+  }, [sweep, trials]);
+}

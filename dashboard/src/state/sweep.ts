@@ -1,0 +1,100 @@
+/** Everything the page of one sweep shows, as one value, and how messages change it. Pure. */
+
+import type { ApiError } from "../api/client";
+import type { StreamMessage } from "../api/stream";
+import type { Curve, Decision, EvaluationPoint, Metrics, Sweep, Trial } from "../api/types";
+import { mergeCurves, mergeEvaluations } from "./curves";
+
+export type Connection =
+  | { status: "connecting" }
+  | { status: "live" }
+  | { status: "lost"; retryAt: number }
+  | { status: "ended" };
+
+export interface SweepView {
+  sweep: Sweep | null;
+  trials: ReadonlyMap<string, Trial>;
+  curves: ReadonlyMap<string, Curve>;
+  evaluations: readonly EvaluationPoint[];
+  decisions: readonly Decision[];
+  /** Metrics were fetched at least once: an empty chart is empty, not loading. */
+  metricsLoaded: boolean;
+  connection: Connection;
+  error: ApiError | null;
+}
+
+export type SweepAction =
+  | { type: "loaded"; sweep: Sweep; trials: Trial[]; decisions: Decision[]; metrics: Metrics }
+  | { type: "decisions"; decisions: Decision[] }
+  | { type: "evaluations"; evaluations: EvaluationPoint[] }
+  | { type: "messages"; messages: StreamMessage[] }
+  | { type: "connection"; connection: Connection }
+  | { type: "failed"; error: ApiError };
+
+export const emptyView: SweepView = {
+  sweep: null,
+  trials: new Map(),
+  curves: new Map(),
+  evaluations: [],
+  decisions: [],
+  metricsLoaded: false,
+  connection: { status: "connecting" },
+  error: null,
+};
+
+export function reduce(view: SweepView, action: SweepAction): SweepView {
+  switch (action.type) {
+    case "loaded":
+      return {
+        ...view,
+        sweep: action.sweep,
+        trials: withTrials(view.trials, action.trials),
+        decisions: withDecisions(view.decisions, action.decisions),
+        // Streamed points are at full resolution: they win over thinned-out fetched ones.
+        curves: mergeCurves(new Map(action.metrics.curves.map((c) => [c.trial_id, c])), view.curves.values()),
+        evaluations: mergeEvaluations(view.evaluations, action.metrics.evaluations),
+        metricsLoaded: true,
+        error: null,
+      };
+    case "decisions":
+      return { ...view, decisions: withDecisions(view.decisions, action.decisions) };
+    case "evaluations":
+      return { ...view, evaluations: mergeEvaluations(view.evaluations, action.evaluations) };
+    case "messages":
+      return action.messages.reduce(apply, view);
+    case "connection":
+      return { ...view, connection: action.connection };
+    case "failed":
+      return { ...view, error: action.error };
+  }
+}
+
+function apply(view: SweepView, message: StreamMessage): SweepView {
+  switch (message.type) {
+    case "progress":
+      return { ...view, trials: withTrials(view.trials, message.trials) };
+    case "sweep":
+      return { ...view, sweep: message.sweep };
+    case "points":
+      return { ...view, curves: mergeCurves(view.curves, message.curves) };
+    case "end":
+      return { ...view, connection: { status: "ended" } };
+    case "event":
+      return view;
+  }
+}
+
+function withTrials(trials: ReadonlyMap<string, Trial>, changed: Trial[]): ReadonlyMap<string, Trial> {
+  if (changed.length === 0) return trials;
+  const next = new Map(trials);
+  for (const trial of changed) next.set(trial.id, trial);
+  return next;
+}
+
+function withDecisions(decisions: readonly Decision[], added: Decision[]): readonly Decision[] {
+  const known = new Map(decisions.map((d) => [d.id, d]));
+  for (const decision of added) known.set(decision.id, decision);
+  return known.size === decisions.length && added.length === 0
+    ? decisions
+    : [...known.values()].sort((a, b) => b.id - a.id);
+}

@@ -1,0 +1,214 @@
+/** Trials as a table: sortable, linked with the charts, usable by keyboard alone. */
+
+import { memo, useEffect, useRef, type KeyboardEvent } from "react";
+import type { Trial } from "../api/types";
+import * as format from "../format";
+import { trialColour, type ColourBy, type RateScale, type Theme } from "../charts/colour";
+import { fraction } from "../state/derive";
+import { numberParam, printSort, type Sort, type SortKey } from "../state/order";
+import { setQuery } from "../state/url";
+import { TrialBadge } from "../ui/Badge";
+import { Icon } from "../ui/Icon";
+
+export interface LeaderboardProps {
+  /** In the order to show. */
+  trials: readonly Trial[];
+  sort: Sort;
+  theme: Theme;
+  scale: RateScale | null;
+  colourBy: ColourBy;
+  selected: string | null;
+  hovered: string | null;
+  best: string | null;
+  asked: ReadonlySet<string>;
+  canStop: boolean;
+  onHover(trialId: string | null): void;
+  onSelect(trial: Trial | null): void;
+  onStop(trial: Trial): void;
+}
+
+const COLUMNS: { key: SortKey; title: string; numeric?: boolean; hint?: string; rest?: boolean }[] = [
+  { key: "number", title: "Trial" },
+  { key: "rate", title: "Rate", numeric: true, hint: "Learning rate" },
+  { key: "batch", title: "Batch", numeric: true, hint: "Effective batch size, in samples" },
+  { key: "schedule", title: "Schedule" },
+  { key: "state", title: "State" },
+  { key: "progress", title: "Step", numeric: true, hint: "Optimizer steps of the full run; sorts by share done" },
+  { key: "loss", title: "Loss", numeric: true, hint: "Training loss of the latest step" },
+  { key: "norm", title: "Norm", numeric: true, hint: "Gradient norm of the latest step, before clipping" },
+  { key: "heldout", title: "Held-out", numeric: true, hint: "Latest mean token loss on the eval sets" },
+  { key: "match", title: "Exact", numeric: true, hint: "Exact match on the eval sets" },
+];
+
+export function Leaderboard(props: LeaderboardProps) {
+  const { trials, sort, selected, onSelect, onHover } = props;
+  const body = useRef<HTMLTableSectionElement>(null);
+
+  const move = (event: KeyboardEvent) => {
+    const row = (event.target as Element).closest<HTMLElement>("tr[data-trial]");
+    if (!row) return;
+    const rows = [...body.current!.querySelectorAll<HTMLElement>("tr[data-trial]")];
+    const at = rows.indexOf(row);
+    const target = {
+      ArrowDown: rows[at + 1],
+      ArrowUp: rows[at - 1],
+      Home: rows[0],
+      End: rows[rows.length - 1],
+    }[event.key];
+    if (target) {
+      event.preventDefault();
+      target.focus();
+      target.scrollIntoView({ block: "nearest" });
+    } else if ((event.key === "Enter" || event.key === " ") && event.target === row) {
+      event.preventDefault();
+      onSelect(trials[at] ?? null);
+    }
+  };
+
+  useEffect(() => {
+    if (selected) body.current?.querySelector(`[data-trial="${selected}"]`)?.scrollIntoView({ block: "nearest" });
+  }, [selected]);
+
+  return (
+    <section className="panel leaderboard" aria-label="Leaderboard">
+      <div className="panel-head">
+        <h2>Leaderboard</h2>
+        <span className="faint">{trials.length} {trials.length === 1 ? "trial" : "trials"}</span>
+        {sort.key === "score" ? (
+          <span className="faint">best first</span>
+        ) : (
+          <button type="button" className="button small" onClick={() => setQuery({ sort: null })}>
+            Best first
+          </button>
+        )}
+      </div>
+      {trials.length === 0 ? (
+        <p className="panel-empty">No trials yet: they appear as the sampler proposes them.</p>
+      ) : (
+        <div className="table-scroll">
+          <table className="table trials">
+            <thead>
+              <tr>
+                {COLUMNS.map((column) => (
+                  <Header key={column.key} column={column} sort={sort} />
+                ))}
+                <th className="action-cell"><span className="sr-only">Stop</span></th>
+              </tr>
+            </thead>
+            <tbody ref={body} onKeyDown={move} onMouseLeave={() => onHover(null)}>
+              {trials.map((trial, index) => (
+                <Row
+                  key={trial.id}
+                  trial={trial}
+                  colour={trialColour(trial, props.colourBy, props.scale, props.theme)}
+                  selected={trial.id === selected}
+                  hovered={trial.id === props.hovered}
+                  isBest={trial.id === props.best}
+                  tabStop={selected ? trial.id === selected : index === 0}
+                  asked={props.asked.has(trial.id)}
+                  canStop={props.canStop}
+                  onHover={onHover}
+                  onSelect={onSelect}
+                  onStop={props.onStop}
+                />
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+    </section>
+  );
+}
+
+function Header({ column, sort }: { column: (typeof COLUMNS)[number]; sort: Sort }) {
+  const active = sort.key === column.key;
+  const next: Sort = { key: column.key, descending: active ? !sort.descending : false };
+  return (
+    <th
+      className={column.numeric ? "num" : ""}
+      aria-sort={active ? (sort.descending ? "descending" : "ascending") : "none"}
+    >
+      <button type="button" title={column.hint} onClick={() => setQuery({ sort: printSort(next) })}>
+        {column.title}
+        <span className="sort-mark" aria-hidden="true">{active ? (sort.descending ? "↓" : "↑") : ""}</span>
+      </button>
+    </th>
+  );
+}
+
+interface RowProps {
+  trial: Trial;
+  colour: string;
+  selected: boolean;
+  hovered: boolean;
+  isBest: boolean;
+  tabStop: boolean;
+  asked: boolean;
+  canStop: boolean;
+  onHover(trialId: string | null): void;
+  onSelect(trial: Trial | null): void;
+  onStop(trial: Trial): void;
+}
+
+const Row = memo(function Row(props: RowProps) {
+  const { trial } = props;
+  const stoppable = props.canStop && (trial.state === "RUNNING" || trial.state === "PAUSED");
+  return (
+    <tr
+      data-trial={trial.id}
+      tabIndex={props.tabStop ? 0 : -1}
+      aria-selected={props.selected}
+      className={`clickable ${props.hovered ? "hovered" : ""} ${trial.state === "PRUNED" || trial.state === "FAILED" ? "out" : ""}`}
+      onMouseEnter={() => props.onHover(trial.id)}
+      onFocus={() => props.onHover(trial.id)}
+      onBlur={() => props.onHover(null)}
+      onClick={() => props.onSelect(props.selected ? null : trial)}
+    >
+      <td className="trial-number">
+        <span className="swatch" style={{ background: props.colour }} />
+        {trial.number}
+        {props.isBest ? <span className="best-tag">best</span> : null}
+      </td>
+      <td className="num">{format.rate(numberParam(trial, "learning_rate"))}</td>
+      <td className="num">{format.count(numberParam(trial, "effective_batch_size"))}</td>
+      <td>{String(trial.params.schedule ?? format.ABSENT)}</td>
+      <td>
+        <TrialBadge trial={trial} />
+      </td>
+      <td className="num step-cell">
+        {trial.total_steps > 0 ? (
+          <>
+            {format.count(trial.step)}
+            <span className="faint"> / {format.count(trial.total_steps)}</span>
+            <span className="step-bar" aria-hidden="true">
+              <span style={{ width: `${fraction(trial) * 100}%` }} />
+            </span>
+          </>
+        ) : (
+          <span className="faint">{format.ABSENT}</span>
+        )}
+      </td>
+      <td className="num">{format.loss(trial.loss)}</td>
+      <td className="num">{format.number(trial.grad_norm, 3)}</td>
+      <td className="num strong">{format.loss(trial.eval_loss)}</td>
+      <td className="num">{format.percent(trial.exact_match)}</td>
+      <td className="action-cell">
+        {stoppable ? (
+          <button
+            type="button"
+            className="icon-button stop-button"
+            disabled={props.asked}
+            aria-label={props.asked ? `Trial ${trial.number} is being stopped` : `Stop trial ${trial.number}`}
+            title={props.asked ? "Being stopped…" : "Stop this trial"}
+            onClick={(event) => {
+              event.stopPropagation();
+              props.onStop(trial);
+            }}
+          >
+            <Icon name="stop" size={14} />
+          </button>
+        ) : null}
+      </td>
+    </tr>
+  );
+});
