@@ -13,12 +13,16 @@ def make_scheduler(spec: SchedulerSpec, seed: int) -> Scheduler:
     `tracking`.
     """
     from orchestrator.schedulers.asha import ASHA
+    from orchestrator.schedulers.dynamics import Dynamics
     from orchestrator.schedulers.none import NoScheduler
+    from orchestrator.schedulers.paper_sign import PaperSign
 
     match spec.name:
         case "none":
             return NoScheduler(spec, seed)
         case "asha":
             return ASHA(spec, seed)
-        case _:
-            return ASHA(spec, seed)
+        case "paper-sign":
+            return PaperSign(spec, seed)
+        case "dynamics":
+            return Dynamics(spec, seed)

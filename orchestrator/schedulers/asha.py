@@ -64,29 +64,10 @@ class ASHA(TrackingScheduler):
         return self._decision(trial, action, "rung", reason, **self._evidence(rung, standing))
 
     def _call_back(self, waiting: int) -> Decision | None:
-        for rung in reversed(range(len(self.spec.rungs))):
-            standings = self._standings(rung)
-            for standing in standings.values():
-                if standing.passes and self._paused_at(standing.trial, rung):
-                    reason = (
-                        f"{standing} now ranks {standing.rank} of {standing.peers}; "
-                        f"the best {standing.quota} go on"
-                    )
-                    return self._resume(standing.trial, "promotion", reason, rung, standing)
-        if not self._nothing_left(waiting):
-            return None
-        for rung in reversed(range(len(self.spec.rungs))):
-            for standing in self._standings(rung).values():
-                if self._paused_at(standing.trial, rung):
-                    reason = (
-                        "nothing else is left to run and no trial has completed; "
-                        f"{standing} is the best at the deepest rung"
-                    )
-                    return self._resume(standing.trial, "last-standing", reason, rung, standing)
-        return None
+        return self._promotion() or (self._last_standing() if self._nothing_left(waiting) else None)
 
     def _give_up(self, trial: Followed) -> Decision:
-        rung, _ = self._paused_rung(trial)
+        rung = next(r for r in range(len(self.spec.rungs)) if self._paused_at(trial, r))
         standing = self._standings(rung)[trial.info.id]
         reason = (
             f"{standing} ranked {standing.rank} of {standing.peers}; "
@@ -94,11 +75,49 @@ class ASHA(TrackingScheduler):
         )
         return self._decision(trial, Action.STOP, "rung", reason, **self._evidence(rung, standing))
 
+    def _promotion(self) -> Decision | None:
+        """The paused trial that may go on, at the deepest rung that has one."""
+        for rung in reversed(range(len(self.spec.rungs))):
+            if not any(self._paused_at(t, rung) for t in self._trials.values()):
+                continue
+            may = [
+                s
+                for s in self._standings(rung).values()
+                if s.passes and self._paused_at(s.trial, rung)
+            ]
+            if may:
+                best = min(may, key=self._queue_key)
+                reason = (
+                    f"{best} now ranks {best.rank} of {best.peers}; the best {best.quota} go on"
+                )
+                evidence = self._evidence(rung, best)
+                return self._decision(best.trial, Action.RESUME, "promotion", reason, **evidence)
+        return None
+
+    def _last_standing(self) -> Decision | None:
+        """The best paused trial at the deepest rung, whatever its rank."""
+        for rung in reversed(range(len(self.spec.rungs))):
+            for best in self._standings(rung).values():
+                if self._paused_at(best.trial, rung):
+                    reason = (
+                        "nothing else is left to run and no trial has completed; "
+                        f"{best} is the best at the deepest rung"
+                    )
+                    evidence = self._evidence(rung, best)
+                    return self._decision(
+                        best.trial, Action.RESUME, "last-standing", reason, **evidence
+                    )
+        return None
+
     # --- for subclasses -----------------------------------------------------------------------
 
     def _scores(self, rung: int, reached: dict[str, HeldOut]) -> dict[str, float]:
         """What ranks the trials at a rung, lower is better. ASHA: the held-out loss."""
         return {trial_id: held_out.rank_key for trial_id, held_out in reached.items()}
+
+    def _queue_key(self, standing: Standing) -> tuple[float, ...]:
+        """Which of several trials that may go on goes first, lowest first."""
+        return (standing.rank,)
 
     def _evidence(self, rung: int, standing: Standing) -> dict[str, Any]:
         """The numbers behind a rung decision, as JSON values."""
@@ -147,18 +166,9 @@ class ASHA(TrackingScheduler):
         raise AssertionError("unreachable")
 
     def _paused_at(self, trial: Followed, rung: int) -> bool:
-        return trial.status is Status.PAUSED and self._paused_rung(trial)[0] == rung
-
-    def _paused_rung(self, trial: Followed) -> tuple[int, HeldOut]:
-        deepest = self._deepest_rung(trial)
-        if deepest is None:
-            raise ValueError(
-                f"trial {trial.info.id!r} is paused at a rung, but its records don't reach one; "
-                "observe a trial's stored records before asking for decisions"
-            )
-        return deepest
-
-    def _resume(
-        self, trial: Followed, rule: str, reason: str, rung: int, standing: Standing
-    ) -> Decision:
-        return self._decision(trial, Action.RESUME, rule, reason, **self._evidence(rung, standing))
+        paused_by = trial.paused_by
+        return (
+            trial.status is Status.PAUSED
+            and paused_by is not None
+            and paused_by.evidence.get("point") == str(rung)
+        )

@@ -4,6 +4,7 @@ per rung."""
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -50,7 +51,7 @@ class Curve:
 
     def until(self, samples: int) -> list[StepRecord]:
         """The steps that ended at `samples` or before."""
-        return [r for r in self.steps if r.samples <= samples]
+        return self.steps[: bisect_right(self.steps, samples, key=lambda r: r.samples)]
 
 
 @dataclass(frozen=True, slots=True)
