@@ -16,7 +16,7 @@ from api.explain import parse_spec
 from orchestrator.plan import validate_space
 from orchestrator.preflight import Preflight
 from winnow.load import HUB_ID
-from winnow.spec import SweepSpec
+from winnow.spec import SweepSpec, grid_size
 from winnow.types import FieldError
 
 
@@ -25,6 +25,8 @@ class CheckedSweep:
     """A sweep that may run, and what opening its files told."""
 
     spec: SweepSpec
+    planned: int
+    """Search trials that it will run, if none is left out."""
     facts: dict[str, Any]
 
 
@@ -52,7 +54,14 @@ def check_sweep(
     result = preflight(spec)
     if result.errors:
         raise invalid_sweep([FieldError(pointer=p, message=m) for p, m in result.errors])
-    return CheckedSweep(spec=spec, facts=result.facts)
+    return CheckedSweep(spec=spec, planned=_planned(spec), facts=result.facts)
+
+
+def _planned(spec: SweepSpec) -> int:
+    """A grid runs every combination; the other samplers run as many trials as were asked for."""
+    if spec.search.sampler == "grid":
+        return grid_size(spec.space) or 1
+    return spec.search.trials or 1
 
 
 def _paths(spec: SweepSpec) -> list[FieldError]:

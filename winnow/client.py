@@ -210,7 +210,7 @@ class Client:
             yield from page.items
             if page.next is None:
                 return
-            params["after"] = page.next
+            params["cursor"] = page.next
 
     def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         try:

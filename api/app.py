@@ -1,0 +1,92 @@
+"""The composition root: settings in, application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api import errors
+from api.dashboard import HERE, dashboard
+from api.guard import LOOPBACK, Guard
+from api.routers import health, sweeps, trials
+from api.services import Services
+from api.tokens import ensure_token
+from orchestrator.preflight import Preflight, preflight
+from orchestrator.settings import Settings
+from orchestrator.store import Store
+from winnow import __version__
+from winnow.spec import SweepSpec
+from winnow.types import Problem
+
+
+def create_app(
+    settings: Settings,
+    *,
+    check_files: Callable[[SweepSpec], Preflight] | None = None,
+    static: Path = HERE,
+) -> FastAPI:
+    """The API and the dashboard on the database that `settings` name. Its schema must be there.
+
+    `check_files` replaces opening a sweep's data and model (`orchestrator.preflight`).
+    """
+    store = Store(settings.database_url)
+    cache = str(settings.home / "cache" / "tokens")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        ensure_token(store, settings.home)
+        yield
+        store.close()
+
+    app = FastAPI(
+        title="winnow",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,  # they would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.services = Services(
+        settings=settings,
+        store=store,
+        preflight=check_files or partial(preflight, cache_dir=cache),
+    )
+    errors.install(app)
+
+    def owner_of(token: str) -> str | None:
+        found = store.verify_token(token)
+        return None if found is None else found.name
+
+    loopback_only = settings.host in LOOPBACK
+    app.add_middleware(Guard, verify=owner_of, allowed_hosts=LOOPBACK if loopback_only else None)
+    v1 = APIRouter(
+        prefix="/v1",
+        responses={"default": {"model": Problem, "description": "application/problem+json"}},
+    )
+    for router in (health.router, sweeps.router, trials.router):
+        v1.include_router(router)
+    app.include_router(v1)
+    app.include_router(dashboard(static))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI with the sweep file's schema, which a request body read by hand would leave out."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        spec = SweepSpec.model_json_schema(ref_template="#/components/schemas/{model}")
+        components = schema.setdefault("components", {})
+        components.setdefault("schemas", {}).update({**spec.pop("$defs", {}), "SweepSpec": spec})
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"token": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,161 @@
+"""Sweeps: create, list, show, cancel, and all that belongs to one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query, Request, Response, status
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from api.checks import check_sweep
+from api.documents import YAML_TYPES, read_document
+from api.services import OwnerOf, ServicesOf, StoreOf
+from api.stream import SweepFeed, stream
+from winnow.types import Decision, Event, Metrics, Page, Sweep, Trial
+
+router = APIRouter(prefix="/sweeps", tags=["sweeps"])
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+EventId = Annotated[int, Query(ge=0, lt=2**63)]
+
+_SPEC = {"$ref": "#/components/schemas/SweepSpec"}
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    response_model=Sweep,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {t: {"schema": _SPEC} for t in ("application/json", YAML_TYPES[0])},
+        }
+    },
+)
+async def create_sweep(request: Request, response: Response, services: ServicesOf) -> Sweep:
+    """Check a sweep, data and model included, and queue it. Nothing starts if a check fails."""
+    document = await read_document(request)
+
+    def create() -> Sweep:
+        resources, age = services.store.cluster()
+        checked = check_sweep(
+            document,
+            cluster=resources if age is not None and resources else None,
+            preflight=services.preflight,
+        )
+        return services.store.create_sweep(
+            checked.spec.model_dump(mode="json"),
+            checked.planned,
+            checked.spec.name,
+            checked.facts,
+        )
+
+    sweep = await anyio.to_thread.run_sync(create, limiter=services.checks)
+    response.headers["Location"] = f"/v1/sweeps/{sweep.id}"
+    return sweep
+
+
+@router.get("")
+def list_sweeps(store: StoreOf, limit: Limit = 50, cursor: Cursor = None) -> Page[Sweep]:
+    """Sweeps, newest first."""
+    return store.list_sweeps(limit, cursor)
+
+
+@router.get("/{sweep_id}")
+def get_sweep(sweep_id: str, store: StoreOf) -> Sweep:
+    return store.get_sweep(sweep_id)
+
+
+@router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
+def cancel_sweep(sweep_id: str, store: StoreOf, owner: OwnerOf) -> Sweep:
+    """Ask for a sweep to end. 409 if it has ended."""
+    if not store.cancel_queued(sweep_id):
+        store.add_command(sweep_id, None, "cancel", owner)
+    return store.get_sweep(sweep_id)
+
+
+@router.get("/{sweep_id}/trials")
+def list_trials(
+    sweep_id: str, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
+) -> Page[Trial]:
+    """The sweep's trials by number, the baseline and the report on the winner among them."""
+    return store.list_trials(sweep_id, limit=limit, after=cursor)
+
+
+@router.get("/{sweep_id}/metrics")
+def get_metrics(
+    sweep_id: str,
+    store: StoreOf,
+    trials: Annotated[
+        str | None, Query(description="Ids, with commas between", max_length=50_000)
+    ] = None,
+    max_points: Annotated[int, Query(ge=2, le=10_000, description="A trial")] = 500,
+    after_step: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+) -> Metrics:
+    """Learning curves, thinned out but with their extremes kept, and all evaluations."""
+    ids = [t for t in trials.split(",") if t] if trials is not None else None
+    return Metrics(
+        curves=store.curves(sweep_id, ids, after_step, max_points),
+        evaluations=store.evaluations(sweep_id, ids),
+    )
+
+
+@router.get("/{sweep_id}/decisions")
+def list_decisions(
+    sweep_id: str,
+    store: StoreOf,
+    trial: Annotated[str | None, Query(max_length=64)] = None,
+    after: EventId = 0,
+    limit: Limit = 500,
+    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Page[Decision]:
+    """What the scheduler decided about trials, and why, in order; of one trial if it is named."""
+    found = store.decisions(sweep_id, trial, after if cursor is None else cursor, limit + 1)
+    return _page(found, limit, Page[Decision])
+
+
+@router.get("/{sweep_id}/events")
+def list_events(
+    sweep_id: str,
+    store: StoreOf,
+    after: EventId = 0,
+    limit: Limit = 500,
+    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Page[Event]:
+    """What happened to the sweep since the event `after`, in order."""
+    found = store.events_after(sweep_id, after if cursor is None else cursor, limit + 1)
+    return _page(found, limit, Page[Event])
+
+
+@router.get(
+    "/{sweep_id}/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}, "description": "See api/stream.py"}},
+)
+async def stream_sweep(
+    sweep_id: str,
+    store: StoreOf,
+    last_event_id: EventId = 0,
+    last_event_id_header: Annotated[
+        str | None, Header(alias="Last-Event-ID", pattern=r"^\d{0,18}$")
+    ] = None,
+) -> StreamingResponse:
+    """The sweep live, as server-sent events: resumes after `Last-Event-ID`."""
+    feed = SweepFeed(store, sweep_id, int(last_event_id_header or last_event_id))
+    # The first look is taken before the answer begins: what happens after a client has seen the
+    # answer's head will be in the stream.
+    first = await run_in_threadpool(feed.poll)
+    return StreamingResponse(
+        stream(feed, first),
+        media_type="text/event-stream",
+        headers={"X-Accel-Buffering": "no"},
+    )
+
+
+def _page(found: list[Any], limit: int, kind: type[Page[Any]]) -> Any:
+    """A page from one row more than asked for; its cursor is the last row's id."""
+    following = str(found[limit - 1].id) if len(found) > limit else None
+    return kind(items=found[:limit], next=following)

@@ -1,0 +1,44 @@
+"""What the routes work with, made once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from anyio import CapacityLimiter
+from fastapi import Depends, Request
+
+from orchestrator.preflight import Preflight
+from orchestrator.settings import Settings
+from orchestrator.store import Store
+from winnow.spec import SweepSpec
+
+CHECKS_AT_ONCE = 2
+"""Opening data and models takes a process and its memory each; further submitters wait."""
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    store: Store
+    preflight: Callable[[SweepSpec], Preflight]
+    checks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CHECKS_AT_ONCE))
+
+
+def services(request: Request) -> Services:
+    return request.app.state.services
+
+
+def store(request: Request) -> Store:
+    return services(request).store
+
+
+def owner(request: Request) -> str:
+    """Name of the token that the request came with."""
+    return request.state.owner
+
+
+ServicesOf = Annotated[Services, Depends(services)]
+StoreOf = Annotated[Store, Depends(store)]
+OwnerOf = Annotated[str, Depends(owner)]
