@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from orchestrator.errors import Conflict, InvalidSweep, NotFound, StoreUnavailable
 from winnow.errors import DocumentError
@@ -87,7 +89,19 @@ def install(app: FastAPI) -> None:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = _wrong_method(request)
     return as_problem(error).response(getattr(request.state, "request_id", None))
+
+
+def _wrong_method(request: Request) -> ProblemError:
+    """Name all methods of an address: each is a route of its own, and the router names only one."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if str(route.path).startswith("/v1") and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    allowed = ", ".join(sorted(methods)) or "GET, HEAD"
+    return ProblemError(405, "method", f"use {allowed} here", headers={"Allow": allowed})
 
 
 def as_problem(error: Exception) -> ProblemError:
@@ -112,14 +126,10 @@ def as_problem(error: Exception) -> ProblemError:
             return _invalid_request(error)
         case HTTPException():
             headers = dict(error.headers or {})
-            kind = {404: "not-found", 405: "method"}.get(error.status_code, "request")
+            kind = "not-found" if error.status_code == 404 else "request"
             detail = str(error.detail)
-            if error.status_code == 405:
-                detail = f"use {headers.get('Allow', headers.get('allow', 'another method'))} here"
-            elif error.status_code == 404:
-                detail = (
-                    "there is nothing at this address; see /v1/openapi.json for those there are"
-                )
+            if error.status_code == 404:
+                detail = "there is nothing at this address; see /v1/openapi.json"
             return ProblemError(error.status_code, kind, detail, headers=headers)
         case _:
             log.error("request failed", exc_info=error)

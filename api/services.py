@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from orchestrator.preflight import Preflight
 from orchestrator.settings import Settings
@@ -42,3 +42,6 @@ def owner(request: Request) -> str:
 ServicesOf = Annotated[Services, Depends(services)]
 StoreOf = Annotated[Store, Depends(store)]
 OwnerOf = Annotated[str, Depends(owner)]
+
+ID = r"^[A-Za-z0-9_-]{1,64}$"
+Id = Annotated[str, Path(pattern=ID)]

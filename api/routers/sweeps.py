@@ -11,14 +11,14 @@ from starlette.responses import StreamingResponse
 
 from api.checks import check_sweep
 from api.documents import YAML_TYPES, read_document
-from api.services import OwnerOf, ServicesOf, StoreOf
+from api.services import ID, Id, OwnerOf, ServicesOf, StoreOf
 from api.stream import SweepFeed, stream
 from winnow.types import Decision, Event, Metrics, Page, Sweep, Trial
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Cursor = Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+Cursor = Annotated[str | None, Query(pattern=ID)]
 EventId = Annotated[int, Query(ge=0, lt=2**63)]
 
 _SPEC = {"$ref": "#/components/schemas/SweepSpec"}
@@ -65,12 +65,12 @@ def list_sweeps(store: StoreOf, limit: Limit = 50, cursor: Cursor = None) -> Pag
 
 
 @router.get("/{sweep_id}")
-def get_sweep(sweep_id: str, store: StoreOf) -> Sweep:
+def get_sweep(sweep_id: Id, store: StoreOf) -> Sweep:
     return store.get_sweep(sweep_id)
 
 
 @router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
-def cancel_sweep(sweep_id: str, store: StoreOf, owner: OwnerOf) -> Sweep:
+def cancel_sweep(sweep_id: Id, store: StoreOf, owner: OwnerOf) -> Sweep:
     """Ask for a sweep to end. 409 if it has ended."""
     if not store.cancel_queued(sweep_id):
         store.add_command(sweep_id, None, "cancel", owner)
@@ -79,7 +79,7 @@ def cancel_sweep(sweep_id: str, store: StoreOf, owner: OwnerOf) -> Sweep:
 
 @router.get("/{sweep_id}/trials")
 def list_trials(
-    sweep_id: str, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
+    sweep_id: Id, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
 ) -> Page[Trial]:
     """The sweep's trials by number, the baseline and the report on the winner among them."""
     return store.list_trials(sweep_id, limit=limit, after=cursor)
@@ -87,10 +87,10 @@ def list_trials(
 
 @router.get("/{sweep_id}/metrics")
 def get_metrics(
-    sweep_id: str,
+    sweep_id: Id,
     store: StoreOf,
     trials: Annotated[
-        str | None, Query(description="Ids, with commas between", max_length=50_000)
+        str | None, Query(description="Ids, with commas between", pattern=r"^[A-Za-z0-9_,-]{0,50000}$")
     ] = None,
     max_points: Annotated[int, Query(ge=2, le=10_000, description="A trial")] = 500,
     after_step: Annotated[int, Query(ge=0, lt=2**31)] = 0,
@@ -105,9 +105,9 @@ def get_metrics(
 
 @router.get("/{sweep_id}/decisions")
 def list_decisions(
-    sweep_id: str,
+    sweep_id: Id,
     store: StoreOf,
-    trial: Annotated[str | None, Query(max_length=64)] = None,
+    trial: Annotated[str | None, Query(pattern=ID)] = None,
     after: EventId = 0,
     limit: Limit = 500,
     cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
@@ -119,7 +119,7 @@ def list_decisions(
 
 @router.get("/{sweep_id}/events")
 def list_events(
-    sweep_id: str,
+    sweep_id: Id,
     store: StoreOf,
     after: EventId = 0,
     limit: Limit = 500,
@@ -136,7 +136,7 @@ def list_events(
     responses={200: {"content": {"text/event-stream": {}}, "description": "See api/stream.py"}},
 )
 async def stream_sweep(
-    sweep_id: str,
+    sweep_id: Id,
     store: StoreOf,
     last_event_id: EventId = 0,
     last_event_id_header: Annotated[
