@@ -60,6 +60,7 @@ class _Trial:
     checkpoint: str | None = None
     """The newest one to resume from."""
     reason: str | None = None
+    message: str | None = None
     value: float | None = None
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """The latest of each eval set."""
@@ -215,7 +216,7 @@ class Study:
                 return self._start(self._add("report", {"trial": best.id}, model=export))
         searched = [t for t in self._trials.values() if t.kind == "search"]
         if best is None and searched and all(t.state is TrialState.FAILED for t in searched):
-            message = f"every trial failed; the first one: {searched[0].reason}"
+            message = f"every trial failed; the first one: {searched[0].message}"
             self._finish(SweepState.FAILED, message)
         else:
             self._finish(SweepState.COMPLETED, None)
@@ -325,7 +326,8 @@ class Study:
         message: str | None,
         value: float | None,
     ) -> None:
-        trial.state, trial.reason, trial.value, trial.intent = state, reason, value, None
+        trial.state, trial.reason, trial.message = state, reason, message
+        trial.value, trial.intent = value, None
         if state.ended:
             self._drop_state_checkpoints(trial)
             if trial.kind == "search":
@@ -443,6 +445,7 @@ class Study:
             attempt=row.attempt,
             checkpoint=row.checkpoints[0].path if row.checkpoints else None,
             reason=row.reason,
+            message=row.message,
             value=row.value,
             evaluations={e.dataset: e for e in row.evaluations if e.split == "eval"},
         )
