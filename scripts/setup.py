@@ -1,4 +1,4 @@
-"""Sets the project up: `.venv` with pinned packages, the built dashboard, DeepSpeed's compiled op.
+"""Sets the project up: `.venv` with pinned packages, and the built dashboard.
 
 Run by `make`; uses nothing but the standard library. Each step leaves a stamp made of its inputs, so
 that a second run does only what has changed.
@@ -36,7 +36,6 @@ def main() -> None:
     started = time.monotonic()
     did = install_packages(options.torch, options.torch_index, options.dev)
     did |= build_dashboard()
-    did |= compile_deepspeed()
     if did:
         print(f"\n==> Set up in {time.monotonic() - started:.0f} s.\n", flush=True)
 
@@ -52,12 +51,6 @@ def check_machine() -> None:
         sys.exit(
             f"winnow needs Python 3.11 or newer and `{sys.executable}` is "
             f"{platform.python_version()}; call `make PYTHON=python3.11 …` with a newer one."
-        )
-    missing = [tool for tool in ("gcc", "g++", "git") if shutil.which(tool) is None]
-    if missing:
-        sys.exit(
-            f"winnow needs {' and '.join(missing)} to compile DeepSpeed's communication op; install "
-            "your system's compiler package (on Debian and Ubuntu: build-essential) and git."
         )
     probe = subprocess.run([sys.executable, "-c", "import ensurepip"], capture_output=True)
     if probe.returncode:
@@ -113,18 +106,6 @@ def build_dashboard() -> bool:
     env = {**os.environ, "PATH": f"{Path(npm).parent}{os.pathsep}{os.environ['PATH']}"}
     _run([npm, "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=source, env=env)
     _run([npm, "run", "--silent", "build"], cwd=source, env=env)
-    stamp.write_text(wanted)
-    return True
-
-
-def compile_deepspeed() -> bool:
-    """Let DeepSpeed compile its shared-memory op now rather than inside the first trial."""
-    stamp = VENV / ".winnow-deepspeed"
-    wanted = _digest([ROOT / "constraints.txt"], str(ROOT))
-    if stamp.exists() and stamp.read_text() == wanted:
-        return False
-    print("==> Compiling DeepSpeed's communication op (about a minute, once)", flush=True)
-    _run([str(PYTHON), "-m", "trainer", "warm"])
     stamp.write_text(wanted)
     return True
 

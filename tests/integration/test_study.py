@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fixtures.simulated_worker import SimulatedRun, drive
 
 from orchestrator.errors import LeaseLost
 from orchestrator.launch import Holder
 from orchestrator.store import Store
 from orchestrator.study import Attempt, Study
+from tests.fixtures.simulated_worker import SimulatedRun, drive
 from trainer.config import TrainConfig
 from trainer.metrics import Batch, Failure
 from winnow.types import SweepState, TrialState
