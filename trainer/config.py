@@ -91,7 +91,7 @@ class TrainConfig(Strict):
     adam_betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     adam_eps: float = Field(default=1e-8, gt=0.0)
     max_grad_norm: float | None = Field(default=1.0, gt=0.0)
-    """Global norm to clip to; null leaves gradients as they are. The norm logged is the one before."""
+    """Global norm to clip to; null: don't clip. The norm that is logged is the one before."""
 
     zero_stage: Literal[0, 1, 2] = 1
     precision: Precision = "auto"

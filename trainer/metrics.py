@@ -68,7 +68,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """A finished checkpoint: `kind` is `state` (to resume from) or `export` (a Hugging Face folder)."""
+    """A finished checkpoint: `state` is to resume from, `export` a Hugging Face folder."""
 
     step: int
     samples: int
@@ -108,5 +108,5 @@ class Batch:
     failure: Failure | None = None
     total_steps: int = 0
     total_samples: int = 0
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
     """Facts about the run worth keeping: samples left out as too long, device, precision, …"""

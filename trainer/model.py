@@ -1,0 +1,202 @@
+"""Base models: find, check and load them, once a process.
+
+Any decoder-only model that `AutoModelForCausalLM` opens, from a folder or by hub id. Code that
+comes with a model is never run (`trust_remote_code` stays off). Nothing here imports torch until a
+model is loaded, so that a configuration can be checked in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ModelError
+
+_CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+_pristine: tuple[tuple[str, int], Any] | None = None
+"""The last base model read from disk, with its folder and time of change. Never trained."""
+
+
+def folder_of(model: str) -> Path:
+    """The local folder of `model`: itself, or the hub snapshot, downloaded if need be.
+
+    Raises:
+        ModelError: the folder is absent, or the hub can't be reached and has nothing cached.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"model {model!r} is a file; give the folder that holds config.json")
+    if model.startswith((".", "/", "~")) or model.count("/") > 1 or " " in model:
+        raise ModelError(f"model folder {model!r} does not exist; check the path")
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        try:
+            return Path(snapshot_download(model, allow_patterns=wanted, local_files_only=True))
+        except Exception:
+            return Path(snapshot_download(model, allow_patterns=wanted))
+    except Exception as error:
+        raise ModelError(
+            f"model {model!r} is neither an existing folder nor a hub id that could be fetched "
+            f"({type(error).__name__}); check the name, or download it and give its folder"
+        ) from error
+
+
+def check_model(model: str) -> Path:
+    """Check without torch that `model` can be fine-tuned here; returns its folder.
+
+    Raises:
+        ModelError: says what is missing.
+    """
+    folder = folder_of(model)
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ModelError(f"model folder {str(folder)!r} has no config.json; is it a model folder?")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{config_file} is not JSON ({error}); fetch the model again") from error
+    architectures = [str(name) for name in config.get("architectures") or ()]
+    if config.get("is_encoder_decoder"):
+        raise ModelError(f"model {model!r} is an encoder-decoder; give a decoder-only model")
+    if architectures and not any(name.endswith(_CAUSAL_SUFFIXES) for name in architectures):
+        raise ModelError(
+            f"model {model!r} is a {', '.join(architectures)}; give a decoder-only causal "
+            "language model"
+        )
+    if not _weight_files(folder):
+        raise ModelError(
+            f"model folder {str(folder)!r} has no .safetensors weights; save the model with "
+            "save_pretrained"
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"model folder {str(folder)!r} has no tokenizer (tokenizer.json); save the tokenizer "
+            "next to the model with save_pretrained"
+        )
+    return folder
+
+
+def count_parameters(folder: Path) -> int:
+    """Parameters of the model, read from the headers of its weight files."""
+    total = 0
+    for file in _weight_files(folder):
+        with file.open("rb") as stream:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(size))
+        total += sum(
+            math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"
+        )
+    return total
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors"))
+
+
+def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
+    """The model's tokenizer with the chat template in force.
+
+    Args:
+        folder: a model folder.
+        chat_template: a Jinja file that replaces the tokenizer's own template.
+
+    Raises:
+        ModelError: there is no usable tokenizer, template, or end-of-sequence token.
+    """
+    override = None
+    if chat_template is not None:
+        file = Path(chat_template).expanduser()
+        if not file.is_file():
+            raise ModelError(f"chat template {chat_template!r} does not exist; check the path")
+        override = file.read_text(encoding="utf-8")
+    try:
+        tokenizer = _open_tokenizer(folder)
+    except Exception as error:
+        raise ModelError(f"the tokenizer in {str(folder)!r} can't be opened: {error}") from error
+    if override is not None:
+        tokenizer.chat_template = override
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer in {str(folder)!r} has no chat template; set data.chat_template to a "
+            "Jinja file, or give a model that has one"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer in {str(folder)!r} has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def _open_tokenizer(folder: Path) -> Any:
+    settings = folder / "tokenizer_config.json"
+    kind = ""
+    if settings.is_file():
+        kind = str(json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class", ""))
+    if kind in _PLAIN_CLASSES and (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast  # a second faster: imports no torch
+
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def tokenizer_key(folder: Path, tokenizer: Any) -> str:
+    """A hash of everything that decides how text becomes tokens."""
+    digest = hashlib.sha256(str(tokenizer.chat_template).encode())
+    for name in (*_TOKENIZER_FILES, "merges.txt", "special_tokens_map.json", "added_tokens.json"):
+        file = folder / name
+        if file.is_file():
+            digest.update(name.encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def load_model(folder: Path) -> Any:
+    """A fresh copy of the base model on the CPU, in the data type it was saved in.
+
+    The last model read stays in host memory if that leaves three quarters of it free, so that the
+    next run of the process starts without reading it again.
+
+    Raises:
+        ModelError: transformers can't open it.
+    """
+    global _pristine
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    newest = max(file.stat().st_mtime_ns for file in _weight_files(folder))
+    key = (str(folder.resolve()), newest)
+    if _pristine is not None and _pristine[0] == key:
+        return copy.deepcopy(_pristine[1])
+    _pristine = None
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", trust_remote_code=False, low_cpu_mem_usage=True
+        )
+    except Exception as error:
+        raise ModelError(f"the model in {str(folder)!r} can't be opened: {error}") from error
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    if size * max(1, torch.cuda.device_count()) <= _memory_available() // 4:
+        _pristine = (key, model)
+        return copy.deepcopy(model)
+    return model
+
+
+def _memory_available() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
