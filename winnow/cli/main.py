@@ -1,0 +1,238 @@
+"""The command line: `winnow up`, `submit`, `watch`, `best`, …"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.text import Text
+
+from winnow import __version__
+from winnow.cli.tables import decisions_table, sweeps_table, trials_table
+from winnow.client import Client
+from winnow.errors import ApiError, DocumentError, WinnowError
+from winnow.settings import ClientSettings
+
+app = typer.Typer(
+    name="winnow",
+    help="Hyperparameter sweeps for supervised fine-tuning that stop losing trials early.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for all data. Default: WINNOW_HOME, or ~/.winnow.", show_default=False
+    ),
+]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API.")]
+Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs for trials. Default: all.")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs for trials. Default: all.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's id; see `winnow ls`.")]
+TrialId = Annotated[
+    str, typer.Argument(metavar="TRIAL", help="A trial's id: its sweep's, a dash, its number.")
+]
+
+
+def main() -> None:
+    """Run the command line. Errors are one paragraph on stderr, with exit status 2."""
+    try:
+        app()
+    except WinnowError as error:
+        show_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def show_error(error: WinnowError) -> None:
+    """What is wrong, then each field and its way out."""
+    if isinstance(error, ApiError):
+        problem = error.problem
+        head = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
+        fields = problem.errors
+    elif isinstance(error, DocumentError):
+        head, fields = str(error), [e for e in error.errors if e.pointer]
+    else:
+        head, fields = str(error), []
+    text = Text(head, style="red")
+    for field in fields:
+        where = field.pointer.lstrip("/").replace("/", ".") or "sweep"
+        text.append(f"\n  {where}", style="bold red")
+        text.append(f": {field.message}", style="red")
+    err.print(text, soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"winnow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def up(home: Home = None, port: Port = None, cpus: Cpus = None, gpus: Gpus = None) -> None:
+    """Run a server here: API, dashboard, orchestrator and a local Ray. Ctrl-C ends it."""
+    from winnow.cli.up import UpOptions
+    from winnow.cli.up import up as run
+
+    options = UpOptions(home or ClientSettings().home, port, cpus, gpus)
+    run(options, say=lambda line: print(line, flush=True))
+
+
+@app.command()
+def demo(
+    file: Annotated[Path | None, typer.Argument(help="Another sweep file.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Serve on when the sweep has ended.")
+    ] = False,
+    home: Home = None,
+    port: Port = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+) -> None:
+    """Run a small, real sweep on this machine, from nothing to its best checkpoint."""
+    from winnow.cli.demo import demo as run
+    from winnow.cli.up import UpOptions
+
+    options = UpOptions(home or ClientSettings().home, port, cpus, gpus)
+    raise typer.Exit(run(options, file, keep, out))
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="A sweep file, YAML or JSON.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the sweep to its end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a sweep file and start it."""
+    with Client() as client:
+        with err.status("checking the sweep, its data and its model"):
+            sweep = client.submit(file)
+        if as_json:
+            _print_json(sweep)
+        else:
+            out.print(f"sweep {sweep.id} submitted", highlight=False)
+        if watch:
+            _follow(client, sweep.id)
+
+
+@app.command(name="ls")
+def list_sweeps(as_json: AsJson = False) -> None:
+    """List sweeps, newest first."""
+    with Client() as client:
+        sweeps = list(client.sweeps())
+    if as_json:
+        _print_json(sweeps)
+    elif sweeps:
+        out.print(sweeps_table(sweeps))
+    else:
+        out.print("no sweep yet; start one with `winnow submit FILE`")
+
+
+@app.command()
+def show(sweep: SweepId, as_json: AsJson = False) -> None:
+    """Show a sweep: its trials, best first, and what the scheduler decided about them."""
+    from winnow.cli.report import report
+
+    with Client() as client:
+        found, trials = client.sweep(sweep), client.trials(sweep)
+        decisions = [d for d in client.decisions(sweep) if d.action != "continue"]
+    if as_json:
+        body = {
+            "sweep": found.model_dump(mode="json"),
+            "trials": [t.model_dump(mode="json") for t in trials],
+            "decisions": [d.model_dump(mode="json") for d in decisions],
+        }
+        print(json.dumps(body, indent=2))
+        return
+    out.print(sweeps_table([found]))
+    competing = [t for t in trials if t.kind == "search"]
+    if competing:
+        out.print("", trials_table(competing), sep="\n")
+        if not found.state.ended:
+            out.print(f"\n`winnow stop {found.id}-NUMBER` ends one", style="dim", highlight=False)
+    if decisions:
+        out.print("", decisions_table(decisions), sep="\n")
+    if found.state.ended:
+        out.print(report(found, trials))
+
+
+@app.command()
+def watch(sweep: SweepId) -> None:
+    """Follow a sweep to its end. Ctrl-C leaves it running."""
+    with Client() as client:
+        _follow(client, sweep)
+
+
+@app.command()
+def stop(trial: TrialId) -> None:
+    """End one trial; its sweep goes on."""
+    with Client() as client:
+        found = client.stop(trial)
+    out.print(f"trial {found.number} will be stopped", highlight=False)
+
+
+@app.command()
+def cancel(sweep: SweepId) -> None:
+    """End a sweep and all its trials."""
+    with Client() as client:
+        found = client.cancel(sweep)
+    verb = "is canceled" if found.state.ended else "will be canceled"
+    out.print(f"sweep {found.id} {verb}", highlight=False)
+
+
+@app.command()
+def best(sweep: SweepId, as_json: AsJson = False) -> None:
+    """Show a sweep's best trial, and the folder of its checkpoint."""
+    with Client() as client:
+        trial = client.best(sweep)
+    if as_json:
+        _print_json(trial)
+        return
+    out.print(trials_table([trial]))
+    if trial.checkpoint:
+        out.print(trial.checkpoint, soft_wrap=True, highlight=False)
+
+
+def _follow(client: Client, sweep_id: str) -> None:
+    from winnow.cli.live import follow
+    from winnow.cli.report import report
+
+    try:
+        follow(client, sweep_id, out)
+    except KeyboardInterrupt:
+        out.print(f"\nthe sweep runs on; `winnow watch {sweep_id}` shows it again")
+        raise typer.Exit(130) from None
+    out.print(report(client.sweep(sweep_id), client.trials(sweep_id)))
+
+
+def _print_json(value: BaseModel | Sequence[BaseModel]) -> None:
+    body = (
+        [v.model_dump(mode="json") for v in value]
+        if not isinstance(value, BaseModel)
+        else value.model_dump(mode="json")
+    )
+    print(json.dumps(body, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What a sweep found, told at its end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from winnow.cli.tables import duration, parameter, percent, saved_part, scores
+from winnow.types import Sweep, SweepState, Trial, TrialState
+
+CODES = {
+    "diverged": "diverged",
+    "dynamics": "fell behind on held-out loss or training dynamics",
+    "asha": "fell behind on held-out loss",
+    "paper-sign": "left out by the paper's rule",
+    "oom": "ran out of memory",
+    "user": "stopped by a user",
+    "infrastructure": "lost to the machinery",
+    "data": "could not use the data",
+    "error": "ended in an error",
+}
+
+
+def report(sweep: Sweep, trials: list[Trial], dashboard: str | None = None) -> RenderableType:
+    """Best configuration, before and after, what was stopped and why, what that saved."""
+    competing = [t for t in trials if t.kind == "search"]
+    best = next((t for t in competing if t.id == sweep.summary.best_trial), None)
+    parts: list[RenderableType] = [Text()]
+    if sweep.state is not SweepState.COMPLETED:
+        parts.append(
+            Text(
+                f"The sweep ended as {sweep.state.value.lower()}"
+                + (f": {sweep.message}" if sweep.message else "."),
+                style="bold red",
+            )
+        )
+    parts.append(_best(sweep, best) if best else Text("No trial finished.", style="bold"))
+    parts += [Text(), _stopped(competing), Text(), _cost(sweep, competing)]
+    if dashboard:
+        parts.append(Text(f"Dashboard        {dashboard}", overflow="fold"))
+    return Group(*parts)
+
+
+def _best(sweep: Sweep, best: Trial) -> RenderableType:
+    params = ", ".join(f"{name} {parameter(value)}" for name, value in best.params.items())
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(Text("Best trial", style="bold green"), Text(f"{best.number}: {params}"))
+    for split, name in (("eval", "Held out"), ("test", "Test")):
+        before, after = sweep.summary.baseline.get(split), sweep.summary.winner.get(split)
+        if before is not None or after is not None:
+            grid.add_row(name, Text(f"{scores(before)}  →  {scores(after)}"))
+    if best.checkpoint:
+        # A path that is broken over lines can't be copied.
+        grid.add_row("Checkpoint", Text(best.checkpoint, overflow="ignore", no_wrap=True))
+        grid.add_row("", Text("transformers.AutoModelForCausalLM.from_pretrained(…) opens it"))
+    return grid
+
+
+def _stopped(trials: list[Trial]) -> RenderableType:
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        if trial.state in (TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELED):
+            groups[trial.reason or "unknown"].append(trial)
+    if not groups:
+        return Text("No trial was stopped.")
+    total = sum(map(len, groups.values()))
+    lines: list[RenderableType] = [Text(f"{total} of {len(trials)} trials were stopped", "bold")]
+    for code, members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        numbers = ", ".join(str(t.number) for t in members)
+        lines.append(Text(f"  {len(members):>3}  {CODES.get(code, code)} (trial {numbers})"))
+        example = next((t for t in members if t.message), None)
+        if example is not None:
+            lines.append(Text(f"       e.g. trial {example.number}: {example.message}", "dim"))
+    return Group(*lines)
+
+
+def _cost(sweep: Sweep, trials: list[Trial]) -> RenderableType:
+    summary = sweep.summary
+    saved = saved_part(sweep)
+    lines: list[RenderableType] = []
+    if saved is not None:
+        lines.append(
+            Text(
+                f"Compute saved    {percent(saved)}: {summary.samples_trained:,} of "
+                f"{summary.samples_full:,} training samples, against running all {len(trials)} "
+                "trials to their end"
+            )
+        )
+    if sweep.started_at and sweep.ended_at:
+        took = (sweep.ended_at - sweep.started_at).total_seconds()
+        lines.append(
+            Text(f"Time             {duration(took)}; workers {duration(summary.seconds)} in all")
+        )
+    return Group(*lines)

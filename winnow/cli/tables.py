@@ -1,0 +1,146 @@
+"""Tables and numbers, as the command line shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from winnow.types import Decision, Scores, Sweep, SweepState, Trial, TrialState
+
+STATE_STYLE = {
+    "RUNNING": "cyan",
+    "COMPLETED": "green",
+    "PRUNED": "yellow",
+    "PAUSED": "magenta",
+    "FAILED": "red",
+    "CANCELED": "red",
+    "PENDING": "dim",
+    "QUEUED": "dim",
+}
+SHORT = {
+    "learning_rate": "rate",
+    "effective_batch_size": "batch",
+    "warmup_steps": "warmup",
+    "warmup_ratio": "warmup",
+    "weight_decay": "decay",
+    "max_grad_norm": "clip",
+}
+
+
+def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("id", "name", "state", "trials", "best", "saved", "created"):
+        table.add_column(name, justify="right" if name in ("trials", "best", "saved") else "left")
+    for sweep in sweeps:
+        summary = sweep.summary
+        table.add_row(
+            sweep.id,
+            sweep.name,
+            state_text(sweep.state),
+            f"{summary.trials}/{summary.planned}",
+            number(summary.best_value),
+            percent(saved_part(sweep)),
+            ago(sweep.created_at),
+        )
+    return table
+
+
+def trials_table(trials: Iterable[Trial], names: list[str] | None = None) -> Table:
+    """Trials in the order given. `names`: the parameters to show; all that occur, if None."""
+    trials = list(trials)
+    if names is None:
+        names = list(dict.fromkeys(name for t in trials for name in t.params))
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("trial", justify="right")
+    table.add_column("state")
+    for name in names:
+        table.add_column(SHORT.get(name, name), justify="right")
+    for name in ("step", "loss", "norm", "held-out", "exact"):
+        table.add_column(name, justify="right")
+    table.add_column("why", overflow="ellipsis", no_wrap=True)
+    for trial in trials:
+        table.add_row(
+            str(trial.number),
+            state_text(trial.state),
+            *(parameter(trial.params.get(name)) for name in names),
+            f"{trial.step}/{trial.total_steps}" if trial.total_steps else "",
+            number(trial.loss),
+            number(trial.grad_norm),
+            number(trial.eval_loss),
+            percent(trial.exact_match),
+            trial.reason or "",
+        )
+    return table
+
+
+def decisions_table(decisions: Iterable[Decision]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("trial", "samples", "decision", "reason"):
+        table.add_column(name, justify="right" if name in ("trial", "samples") else "left")
+    for decision in decisions:
+        action = decision.action if decision.acted else f"({decision.action})"
+        table.add_row(
+            str(decision.trial_number), f"{decision.samples:,}", action, Text(decision.reason)
+        )
+    return table
+
+
+def scores(value: Scores | None) -> str:
+    if value is None:
+        return "not measured"
+    parts = []
+    if value.loss is not None:
+        parts.append(f"loss {number(value.loss)}")
+    if value.exact_match is not None:
+        parts.append(f"exact match {percent(value.exact_match)}")
+    return ", ".join(parts) or "not measured"
+
+
+def saved_part(sweep: Sweep) -> float | None:
+    """Part of the samples of its trials that an ended sweep did not train; None before its end."""
+    full = sweep.summary.samples_full
+    if not sweep.state.ended or not full:
+        return None
+    return 1 - sweep.summary.samples_trained / full
+
+
+def state_text(state: TrialState | SweepState) -> Text:
+    return Text(state.value.lower(), style=STATE_STYLE.get(state.value, ""))
+
+
+def number(value: float | None) -> str:
+    """Four digits: 2.345, 0.01234, 1.2e+06."""
+    if value is None:
+        return ""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.1e}"
+
+
+def parameter(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2e}" if value and abs(value) < 1e-2 else f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 5 min."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
+
+
+def ago(when: datetime) -> str:
+    seconds = (datetime.now(UTC) - when).total_seconds()
+    return f"{duration(max(0, seconds))} ago"

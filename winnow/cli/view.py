@@ -1,0 +1,97 @@
+"""What a watcher knows about a sweep, from the live stream's updates. Pure: no terminal, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from winnow.client import Update
+from winnow.types import Event, Sweep, Trial, TrialState
+
+RECENT = 6
+"""Decisions kept on the screen."""
+
+
+@dataclass
+class SweepView:
+    """A sweep and its trials as last heard of, and the latest decisions that changed something."""
+
+    sweep: Sweep | None = None
+    trials: dict[str, Trial] = field(default_factory=dict)
+    decisions: deque[Event] = field(default_factory=lambda: deque(maxlen=RECENT))
+    ended: bool = False
+
+    def apply(self, update: Update) -> None:
+        if update.sweep is not None:
+            self.sweep = update.sweep
+        for trial in update.trials:
+            self.trials[trial.id] = trial
+        if update.event is not None and is_verdict(update.event):
+            self.decisions.append(update.event)
+        if update.kind == "end":
+            self.ended = True
+
+    @property
+    def searching(self) -> list[Trial]:
+        """The trials that compete, by number."""
+        return sorted(
+            (t for t in self.trials.values() if t.kind == "search"), key=lambda t: t.number
+        )
+
+    def ranked(self) -> list[Trial]:
+        """What a reader wants to see first: running trials, then finished ones, best first."""
+        return sorted(self.searching, key=_rank)
+
+    def progress(self) -> float:
+        """Part of the sweep's trials that is over, between 0 and 1; a running one counts in part."""
+        if self.sweep is None or not self.sweep.summary.planned:
+            return 0.0
+        if self.ended:
+            return 1.0
+        done = sum(
+            1.0 if t.state.ended else min(1.0, t.samples / max(t.total_samples, 1))
+            for t in self.searching
+        )
+        return min(1.0, done / self.sweep.summary.planned)
+
+    def seconds_left(self, now: datetime) -> float | None:
+        """At the pace so far; None while it is too early to say, or when it is over."""
+        part = self.progress()
+        if self.sweep is None or self.sweep.started_at is None or self.ended or part < 0.05:
+            return None
+        elapsed = (now - self.sweep.started_at).total_seconds()
+        return max(0.0, elapsed * (1 - part) / part)
+
+    def saved(self) -> float | None:
+        """Part of the training samples that stopping early has saved; None before any was stopped.
+
+        Against running every created trial to its end. What ended trials left out counts alone:
+        trials that still run have saved nothing yet.
+        """
+        full = sum(t.total_samples for t in self.searching)
+        left_out = sum(t.total_samples - t.samples for t in self.searching if t.state.ended)
+        return left_out / full if full and left_out > 0 else None
+
+
+def is_verdict(event: Event) -> bool:
+    """Whether an event is a decision that was carried out and changed a trial's course."""
+    return (
+        event.type == "decision"
+        and event.data.get("action") != "continue"
+        and event.data.get("acted") is True
+    )
+
+
+def _rank(trial: Trial) -> tuple[int, float, int]:
+    group = {
+        TrialState.RUNNING: 0,
+        TrialState.COMPLETED: 1,
+        TrialState.PAUSED: 2,
+        TrialState.PENDING: 3,
+        TrialState.PRUNED: 4,
+    }.get(trial.state, 5)
+    if group == 0:
+        return (0, 0.0, trial.number)
+    held_out = trial.eval_loss if trial.eval_loss is not None else float("inf")
+    return (group, held_out, trial.number)
