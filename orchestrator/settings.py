@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     """A driver that can't renew its lease for so long is taken for dead, and ends itself."""
     reconcile_seconds: float = Field(default=1.0, gt=0.0, le=60.0)
     """How often the orchestrator looks for sweeps to start and leases to expire."""
+    checkpoint_seconds: float = Field(default=60.0, gt=0.0)
+    """How often a trial writes a checkpoint to go on from after a crash."""
+    report_seconds: float = Field(default=1.0, ge=0.0, le=60.0)
+    """How much training a trial reports at once."""
+    stop_seconds: float = Field(default=15.0, gt=0.0)
+    """How long drivers have for their checkpoints when winnow stops, before they are killed."""
     host: str = "127.0.0.1"
     port: int = Field(default=8642, ge=0, le=65535)
     """Address of the API. Port 0 picks a free one."""

@@ -44,8 +44,8 @@ def check_machine() -> None:
     """Leave with one clear sentence where winnow's server cannot run."""
     if platform.system() != "Linux":
         sys.exit(
-            f"winnow's server and trainer run on Linux; on {platform.system() or 'this system'} use "
-            "a Linux machine, a container or WSL2, and install winnow-sft here for the client."
+            f"winnow's server and trainer run on Linux; on {platform.system() or 'this'} use a "
+            "Linux machine, a container or WSL2, and install winnow-sft here for the client."
         )
     if sys.version_info < (3, 11):  # noqa: UP036 - this script may meet any Python
         sys.exit(
