@@ -1,4 +1,4 @@
-"""What a watcher knows about a sweep, from the live stream's updates. Pure: no terminal, no clock."""
+"""What a watcher knows about a sweep, from its live stream. Pure: no terminal, no clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SweepView:
         return sorted(self.searching, key=_rank)
 
     def progress(self) -> float:
-        """Part of the sweep's trials that is over, between 0 and 1; a running one counts in part."""
+        """Part of the trials that is over, between 0 and 1; a running one counts in part."""
         if self.sweep is None or not self.sweep.summary.planned:
             return 0.0
         if self.ended:
