@@ -7,8 +7,8 @@
 
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connect, Plugin } from "vite";
-import type { Decision, EvaluationPoint, Sweep, Trial } from "../src/api/types";
-import { makeStudy, snapshot, type Study } from "./study";
+import type { Decision, EvaluationPoint, Sweep, Trial } from "../src/api/types.ts";
+import { makeStudy, snapshot, type Study } from "./study.ts";
 
 const SPEED = Number(process.env.FAKE_SPEED ?? 1);
 const START = Number(process.env.FAKE_AT ?? 0.35);
@@ -75,7 +75,7 @@ function stream(study: Study, req: IncomingMessage, res: ServerResponse): void {
   const emit = (event: string, data: unknown, withId = false) =>
     res.write(`${withId ? `id: ${++id}\n` : ""}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
   const stored = (type: string, item: Decision | EvaluationPoint) =>
-    emit(type, { id: id + 1, sweep_id: study.id, trial_id: item.trial_id, type, data: item, created_at: new Date().toISOString() }, true);
+    emit("event", { id: id + 1, sweep_id: study.id, trial_id: item.trial_id, type, data: item, created_at: new Date().toISOString() }, true);
   const timer = setInterval(() => {
     const now = snapshot(study, Date.now());
     const changed = now.trials.filter((t) => !same(t, before.trials.find((b) => b.id === t.id)));

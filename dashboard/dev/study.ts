@@ -7,7 +7,7 @@ import type {
   Sweep,
   Trial,
   TrialState,
-} from "../src/api/types";
+} from "../src/api/types.ts";
 
 const TOTAL = 4096;
 const RUNGS = [512, 1024, 2048];
@@ -85,7 +85,7 @@ export function snapshot(study: Study, now: number) {
     };
     curves.push(curve);
     const done = samples >= plan.until;
-    const measured = plan.heldOut.filter((h) => h.samples <= samples);
+    const measured = plan.heldOut.filter((h) => h.samples <= samples && h.loss !== null);
     for (const point of measured) {
       evaluations.push({
         trial_id: trialId,
@@ -96,7 +96,7 @@ export function snapshot(study: Study, now: number) {
         loss: point.loss,
         exact_match: done && plan.end === "COMPLETED" && point.samples >= TOTAL ? plan.match : null,
         tokens: 4000,
-        generated: 0,
+        generated: done && plan.end === "COMPLETED" && point.samples >= TOTAL ? 128 : 0,
       });
       if (point.samples < plan.until && point.samples < TOTAL) {
         decisions.push(decide(plan, trialId, point.samples, "continue", decisions.length, study));
@@ -165,7 +165,12 @@ function summarise(study: Study, trials: Trial[], clock: number, over: boolean):
       best_trial: best?.id ?? null,
       best_value: best?.value ?? null,
       baseline: { eval: { loss: 3.412, exact_match: 0.031 } },
-      winner: over && best ? { eval: { loss: best.eval_loss, exact_match: best.exact_match } } : {},
+      winner: best
+        ? {
+            eval: { loss: best.eval_loss, exact_match: best.exact_match },
+            ...(over ? { test: { loss: best.eval_loss! + 0.011, exact_match: best.exact_match! - 0.008 } } : {}),
+          }
+        : {},
     },
     created_at: time(study, -3),
     started_at: time(study, 0),
@@ -255,10 +260,10 @@ function decide(plan: Plan, trialId: string, samples: number, action: "stop" | "
           peers: 7,
           rank: action === "stop" ? 6 : 2,
           features: {
-            log_norm_mean: { value: -0.214, percentile: 0.31, weight: -0.18 },
-            log_norm_slope: { value: -0.0021, percentile: 0.62, weight: 0.04 },
-            loss_level: { value: 2.106, percentile: 0.78, weight: 0.41 },
-            loss_slope: { value: -0.0008, percentile: 0.55, weight: 0.12 },
+            log_norm_mean: { value: -0.214, percentile: 31, weight: -0.18 },
+            log_norm_slope: { value: -0.0021, percentile: 62, weight: 0.04 },
+            loss_level: { value: 2.106, percentile: 78, weight: 0.41 },
+            loss_slope: { value: -0.0008, percentile: 55, weight: 0.12 },
           },
         },
     acted: true,

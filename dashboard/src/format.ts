@@ -11,7 +11,7 @@ export function number(value: number | null | undefined, digits = 4): string {
   return size === 0 ? "0" : value.toPrecision(digits);
 }
 
-/** A loss, always to three decimals, so that a column of them can be compared by eye. */
+/** A loss or norm to three decimals, so that a column of them can be compared by eye. */
 export function loss(value: number | null | undefined): string {
   if (value === null || value === undefined) return ABSENT;
   return Math.abs(value) < 1000 ? value.toFixed(3) : number(value, 3);
@@ -65,11 +65,19 @@ export function ago(iso: string | null, now: number): string {
 export function value(anything: unknown): string {
   if (anything === null || anything === undefined) return ABSENT;
   if (typeof anything === "number") {
-    return Number.isInteger(anything) && Math.abs(anything) < 1e7 ? count(anything) : number(anything);
+    if (Number.isInteger(anything) && Math.abs(anything) < 1e7) return count(anything);
+    return number(anything).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
   }
   if (typeof anything === "boolean") return anything ? "yes" : "no";
   if (typeof anything === "string") return anything;
   return JSON.stringify(anything);
+}
+
+/** A reason as a sentence of its own: the server's begin like the middle of one. */
+export function sentence(text: string): string {
+  const trimmed = text.trim();
+  const ended = /[.!?…]$/.test(trimmed) || trimmed === "" ? trimmed : `${trimmed}.`;
+  return ended.charAt(0).toUpperCase() + ended.slice(1);
 }
 
 /** effective_batch_size → Effective batch size. */

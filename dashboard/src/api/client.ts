@@ -23,9 +23,15 @@ export const api = {
   sweeps: () => all<Sweep>("/v1/sweeps"),
   sweep: (id: string) => get<Sweep>(`/v1/sweeps/${seg(id)}`),
   trials: (id: string) => all<Trial>(`/v1/sweeps/${seg(id)}/trials`),
-  decisions: (id: string) => all<Decision>(`/v1/sweeps/${seg(id)}/decisions`),
+  /** Decisions with an id above `after`, in their order. */
+  decisions: (id: string, after = 0) => all<Decision>(`/v1/sweeps/${seg(id)}/decisions`, { after }),
   metrics: (id: string, maxPoints = 400) =>
     get<Metrics>(`/v1/sweeps/${seg(id)}/metrics?max_points=${maxPoints}`),
+  /** Evaluations of some trials, with next to nothing of their curves. */
+  evaluations: async (id: string, trialIds: readonly string[]) => {
+    const trials = encodeURIComponent(trialIds.join(","));
+    return (await get<Metrics>(`/v1/sweeps/${seg(id)}/metrics?max_points=2&trials=${trials}`)).evaluations;
+  },
   cancelSweep: (id: string) => send("POST", `/v1/sweeps/${seg(id)}:cancel`),
   stopTrial: (id: string) => send("POST", `/v1/trials/${seg(id)}:stop`),
 };
@@ -55,12 +61,14 @@ async function send(method: string, path: string): Promise<void> {
 }
 
 /** Every page of a list, in order. */
-async function all<T>(path: string): Promise<T[]> {
+async function all<T>(path: string, filters: Record<string, number> = {}): Promise<T[]> {
   const items: T[] = [];
   let cursor: string | null = null;
   do {
-    const query: string = cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`;
-    const page: Page<T> = await get<Page<T>>(`${path}?limit=200${query}`);
+    const query = new URLSearchParams({ limit: "500" });
+    for (const [name, value] of Object.entries(filters)) query.set(name, String(value));
+    if (cursor !== null) query.set("cursor", cursor);
+    const page: Page<T> = await get<Page<T>>(`${path}?${query}`);
     items.push(...page.items);
     cursor = page.next;
   } while (cursor !== null);

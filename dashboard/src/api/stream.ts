@@ -26,8 +26,8 @@ export interface StreamHandlers {
 
 const FIRST_RETRY = 500;
 const LAST_RETRY = 15_000;
-/** The server sends a comment at least this often; a line silent for longer is dead. */
-const SILENCE = 45_000;
+/** The server sends a comment every ten seconds; a line silent for this long is dead. */
+const SILENCE = 35_000;
 
 /** Follows the stream until the sweep ends or the returned function is called. */
 export function followSweep(sweepId: string, handlers: StreamHandlers): () => void {
@@ -100,15 +100,15 @@ export function parseMessage(kind: string | undefined, data: string): StreamMess
     case "progress":
       return { type: "progress", trials: body.trials as Trial[] };
     case "sweep":
-      return { type: "sweep", sweep: ("sweep" in body ? body.sweep : body) as Sweep };
+      return { type: "sweep", sweep: body as unknown as Sweep };
     case "points":
       return { type: "points", curves: body.curves as Curve[] };
     case "end":
       return { type: "end" };
+    case "event":
+      return { type: "event", event: body as unknown as Event };
     default:
-      return "type" in body && "data" in body
-        ? { type: "event", event: body as unknown as Event }
-        : null;
+      return null;
   }
 }
 

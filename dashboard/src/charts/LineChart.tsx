@@ -8,7 +8,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import * as format from "../format";
 import type { Theme } from "./colour";
-import { pick, xRange, yRange, type Hit, type Line, type Range } from "./lines";
+import { logSplits, pick, yRange, type Hit, type Line, type Range } from "./lines";
 import { paintLines, paintReference, type Canvas } from "./paint";
 
 export interface LineChartProps {
@@ -18,9 +18,7 @@ export interface LineChartProps {
   theme: Theme;
   xLog: boolean;
   yLog: boolean;
-  /** Samples of a full run: the x axis reaches at least this far. */
-  total: number;
-  zoom: Range | null;
+  x: Range;
   onZoom(zoom: Range | null): void;
   focus: string | null;
   onHover(trialId: string | null): void;
@@ -35,13 +33,12 @@ const REACH = 28;
 const CURSOR_SYNC = "samples";
 
 export function LineChart(props: LineChartProps) {
-  const { lines, theme, xLog, yLog, total, zoom, focus, reference, dots } = props;
+  const { lines, theme, x, xLog, yLog, focus, reference, dots } = props;
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const [hit, setHit] = useState<(Hit & { px: number; py: number }) | null>(null);
   const titleId = useId();
 
-  const x = useMemo(() => zoom ?? xRange(lines, xLog, total), [lines, xLog, total, zoom]);
   const y = useMemo(
     () => yRange(lines, x, yLog, reference?.value ?? null),
     [lines, x, yLog, reference?.value],
@@ -149,6 +146,10 @@ function createPlot(
     ticks: { show: false },
     border: { show: false },
   };
+  const log = (key: string, most: number) => ({
+    splits: (u: uPlot) => logSplits([u.scales[key]!.min!, u.scales[key]!.max!], most),
+    filter: (_: uPlot, splits: number[]) => splits,
+  });
   const values = (_: uPlot, splits: (number | null)[]) =>
     splits.map((v) => (v === null ? "" : Math.abs(v) < 1e-3 && v !== 0 ? v.toExponential(0) : format.short(v)));
 
@@ -163,8 +164,8 @@ function createPlot(
         y: { distr: yLog ? 3 : 1, range: () => [...latest.current.y] },
       },
       axes: [
-        { ...axis, scale: "x", size: 26, gap: 4, space: 56, values },
-        { ...axis, scale: "y", size: 44, gap: 6, space: yLog ? 24 : 34, values },
+        { ...axis, scale: "x", size: 26, gap: 4, space: 56, values, ...(xLog ? log("x", 8) : {}) },
+        { ...axis, scale: "y", size: 44, gap: 6, space: 34, values, ...(yLog ? log("y", 7) : {}) },
       ],
       series: [{}, { scale: "y", show: true, paths: () => null, points: { show: false } }],
       cursor: {

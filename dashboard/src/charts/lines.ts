@@ -54,14 +54,15 @@ export function xRange(lines: readonly Line[], log: boolean, total: number): Ran
     }
   }
   if (max === -Infinity) return log ? [1, Math.max(total, 10)] : [0, Math.max(total, 1)];
-  if (!log) return [0, Math.max(max, total)];
-  return [min, Math.max(max, total, min * 10)];
+  // A little room on the right, so that the last point of a full run stays whole.
+  const end = Math.max(max, total);
+  return log ? [min, Math.max(end * 1.03, min * 10)] : [0, end * 1.012];
 }
 
 /**
  * The y axis for what is visible. A diverging curve would flatten all others, so the axis follows
- * the bulk: the outermost percent of values may leave the chart, and diverged trials don't count
- * as long as there are others.
+ * the bulk: the outermost percent of values may leave a plain axis unless a curve begins or ends
+ * there, and diverged trials don't count as long as there are others.
  */
 export function yRange(lines: readonly Line[], x: Range, log: boolean, extra: number | null): Range {
   const sound = lines.filter((l) => l.mark !== "diverged");
@@ -70,9 +71,14 @@ export function yRange(lines: readonly Line[], x: Range, log: boolean, extra: nu
   if (extra !== null && (!log || extra > 0)) values.push(extra);
   if (values.length === 0) return log ? [0.1, 10] : [0, 1];
   values.sort((a, b) => a - b);
-  const cut = Math.floor(values.length * 0.01);
-  const low = values[cut]!;
-  const high = values[values.length - 1 - cut]!;
+  const cut = log ? 0 : Math.floor(values.length * 0.01);
+  let low = values[cut]!;
+  let high = values[values.length - 1 - cut]!;
+  const reach = high - low;
+  for (const end of ends(sound, x, log)) {
+    if (end > high && end - high < reach) high = end;
+    if (end < low && low - end < reach) low = end;
+  }
   if (log) {
     const pad = Math.max((high / low) ** 0.06, 1.08);
     return [low / pad, high * pad];
@@ -91,6 +97,34 @@ function visible(lines: readonly Line[], [from, to]: Range, log: boolean): numbe
     }
   }
   return values;
+}
+
+/** First and last visible value of each line. */
+function ends(lines: readonly Line[], x: Range, log: boolean): number[] {
+  return lines.flatMap((line) => {
+    const values = visible([line], x, log);
+    return values.length ? [values[0]!, values[values.length - 1]!] : [];
+  });
+}
+
+/**
+ * Where a logarithmic axis is labelled: powers of ten, with 2 and 5 between them while there are
+ * few enough, and steps of a plain axis if it spans less than half a decade.
+ */
+export function logSplits([from, to]: Range, most: number): number[] {
+  for (const digits of [[1, 1.5, 2, 3, 4, 5, 6, 8], [1, 2, 5], [1, 3], [1]]) {
+    const splits: number[] = [];
+    for (let power = Math.floor(Math.log10(from)); power <= Math.ceil(Math.log10(to)); power++) {
+      for (const digit of digits) {
+        const value = Number(`${digit}e${power}`);
+        if (value >= from && value <= to) splits.push(value);
+      }
+    }
+    if (splits.length <= most) return splits;
+  }
+  const every = Math.ceil(Math.log10(to / from) / most);
+  const first = Math.ceil(Math.log10(from));
+  return Array.from({ length: most }, (_, i) => 10 ** (first + i * every)).filter((v) => v <= to);
 }
 
 /** Index of the point nearest to `x`; -1 in an empty list. `xs` rises. */

@@ -69,7 +69,7 @@ function paintLine(canvas: Canvas, line: Line, look: Look, behind: boolean): voi
     ctx.lineWidth = ratio;
     trace(canvas, line.xs, line.raw);
   }
-  ctx.globalAlpha = behind ? 0.16 : focused ? 1 : line.quiet ? 0.6 : 0.95;
+  ctx.globalAlpha = behind ? 0.2 : focused ? 1 : line.quiet ? 0.6 : 0.95;
   ctx.lineWidth = (focused ? 2.5 : line.quiet ? 1.1 : 1.6) * ratio;
   trace(canvas, line.xs, line.ys);
   if (look.dots) {
@@ -145,7 +145,7 @@ function paintMark(canvas: Canvas, line: Line, look: Look, behind: boolean): voi
   const inset = 6 * ratio;
   const y = Math.min(Math.max(canvas.y(line.ys[last]!), box.top + inset), box.top + box.height - inset);
   ctx.save();
-  ctx.globalAlpha = behind ? 0.25 : 1;
+  ctx.globalAlpha = behind ? 0.3 : 1;
   drawMark(ctx, line.mark, x, y, (line.id === look.focus ? 5.5 : 4) * ratio, line.colour, look.background, ratio);
   ctx.restore();
 }

@@ -104,7 +104,7 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
 
   return (
     <Frame crumb={sweep.name} status={<LiveDot view={view} />}>
-      <div className="page sweep-page">
+      <div className={`page sweep-page ${selected ? "with-drawer" : ""}`}>
         <LostBanner view={view} />
         <Summary sweep={sweep} trials={trials} canceling={asked.has(id)} onCancel={askCancel} />
         <Charts

@@ -65,7 +65,7 @@ export function mergeEvaluations(
   return [...byKey.values()].sort((a, b) => a.samples - b.samples);
 }
 
-/** A trial's mean over its eval sets: loss weighted by target tokens, exact match plain. */
+/** A trial's quality over its eval sets, combined as the server does: see `heldOut`. */
 export interface HeldOutPoint {
   step: number;
   samples: number;
@@ -73,7 +73,25 @@ export interface HeldOutPoint {
   exact_match: number | null;
 }
 
-/** Held-out points of each trial on `eval`, by rising samples. */
+/** A trial went on from an earlier step: what it had computed beyond that counts no more. */
+export function rewindCurve(curve: Curve, step: number): Curve {
+  const kept = curve.step.findLastIndex((s) => s <= step) + 1;
+  const cut = <T>(column: T[]) => column.slice(0, kept);
+  return {
+    trial_id: curve.trial_id,
+    step: cut(curve.step),
+    samples: cut(curve.samples),
+    loss: cut(curve.loss),
+    grad_norm: cut(curve.grad_norm),
+    learning_rate: cut(curve.learning_rate),
+    total_points: kept,
+  };
+}
+
+/**
+ * Held-out points of each trial on `eval`, by rising samples. Loss is weighted by target tokens,
+ * exact match by generated samples; one set with a loss that wasn't finite leaves none.
+ */
 export function heldOut(
   evaluations: readonly EvaluationPoint[],
 ): ReadonlyMap<string, readonly HeldOutPoint[]> {
@@ -90,7 +108,7 @@ export function heldOut(
       step,
       samples: sets[0]!.samples,
       loss: weightedLoss(sets),
-      exact_match: mean(sets.map((s) => s.exact_match).filter((v) => v !== null)),
+      exact_match: shareExact(sets),
     }));
     result.set(trial, points.sort((a, b) => a.samples - b.samples));
   }
@@ -108,6 +126,13 @@ function weightedLoss(sets: readonly EvaluationPoint[]): number | null {
   return tokens > 0 ? sum / tokens : null;
 }
 
-function mean(values: number[]): number | null {
-  return values.length ? values.reduce((a, b) => a + b, 0) / values.length : null;
+function shareExact(sets: readonly EvaluationPoint[]): number | null {
+  let right = 0;
+  let generated = 0;
+  for (const set of sets) {
+    if (set.exact_match === null || set.generated === 0) continue;
+    right += set.exact_match * set.generated;
+    generated += set.generated;
+  }
+  return generated > 0 ? right / generated : null;
 }

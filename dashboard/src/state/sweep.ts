@@ -2,8 +2,8 @@
 
 import type { ApiError } from "../api/client";
 import type { StreamMessage } from "../api/stream";
-import type { Curve, Decision, EvaluationPoint, Metrics, Sweep, Trial } from "../api/types";
-import { mergeCurves, mergeEvaluations } from "./curves";
+import type { Curve, Decision, EvaluationPoint, Event, Metrics, Sweep, Trial } from "../api/types";
+import { mergeCurves, mergeEvaluations, rewindCurve } from "./curves";
 
 export type Connection =
   | { status: "connecting" }
@@ -48,11 +48,10 @@ export function reduce(view: SweepView, action: SweepAction): SweepView {
       return {
         ...view,
         sweep: action.sweep,
-        trials: withTrials(view.trials, action.trials),
-        decisions: withDecisions(view.decisions, action.decisions),
-        // Streamed points are at full resolution: they win over thinned-out fetched ones.
-        curves: mergeCurves(new Map(action.metrics.curves.map((c) => [c.trial_id, c])), view.curves.values()),
-        evaluations: mergeEvaluations(view.evaluations, action.metrics.evaluations),
+        trials: withTrials(new Map(), action.trials),
+        decisions: withDecisions([], action.decisions),
+        curves: mergeCurves(new Map(), action.metrics.curves),
+        evaluations: mergeEvaluations([], action.metrics.evaluations),
         metricsLoaded: true,
         error: null,
       };
@@ -80,8 +79,23 @@ function apply(view: SweepView, message: StreamMessage): SweepView {
     case "end":
       return { ...view, connection: { status: "ended" } };
     case "event":
-      return view;
+      return message.event.type === "attempt.started" ? rewind(view, message.event) : view;
   }
+}
+
+/** A new attempt goes on from a checkpoint; the points beyond it come again. */
+function rewind(view: SweepView, { trial_id: id, data }: Event): SweepView {
+  const trial = id === null ? undefined : view.trials.get(id);
+  const { attempt, step } = data;
+  if (!trial || typeof attempt !== "number" || typeof step !== "number") return view;
+  // An event that is told again, of an attempt whose points are here already.
+  if (attempt <= trial.attempt) return view;
+  const curve = view.curves.get(trial.id);
+  return {
+    ...view,
+    curves: curve ? new Map(view.curves).set(trial.id, rewindCurve(curve, step)) : view.curves,
+    evaluations: view.evaluations.filter((e) => e.trial_id !== trial.id || e.step <= step),
+  };
 }
 
 function withTrials(trials: ReadonlyMap<string, Trial>, changed: Trial[]): ReadonlyMap<string, Trial> {

@@ -5,7 +5,7 @@ import type { Trial } from "../api/types";
 import * as format from "../format";
 import { trialColour, type ColourBy, type RateScale, type Theme } from "../charts/colour";
 import { LineChart } from "../charts/LineChart";
-import { smooth, type Line, type Range } from "../charts/lines";
+import { smooth, xRange, type Line, type Range } from "../charts/lines";
 import { heldOut } from "../state/curves";
 import { endMark } from "../state/derive";
 import { numberParam } from "../state/order";
@@ -28,7 +28,7 @@ export interface ChartsProps {
 }
 
 /** Time constant of smoothing, as a share of a full run. */
-const SMOOTHING = 0.02;
+const SMOOTHING = 0.012;
 
 export function Charts(props: ChartsProps) {
   const { view, trials, theme, scale, colourBy, query } = props;
@@ -75,11 +75,15 @@ export function Charts(props: ChartsProps) {
     [before],
   );
 
+  const whole = useMemo(
+    () => xRange([...training.loss, ...evaluation], xLog, total),
+    [training, evaluation, xLog, total],
+  );
+  const x = zoom ?? whole;
   const shared = {
     theme,
     xLog,
-    total,
-    zoom,
+    x,
     onZoom,
     focus: props.focus,
     onHover: props.onHover,

@@ -107,7 +107,7 @@ function Entry(props: {
             {format.ago(decision.created_at, props.now)}
           </span>
         </div>
-        <p className="decision-reason">{decision.reason}</p>
+        <p className="decision-reason">{format.sentence(decision.reason)}</p>
         <div className="decision-foot">
           <span className="tag">{decision.rule}</span>
           <span>{format.count(decision.samples)} samples</span>

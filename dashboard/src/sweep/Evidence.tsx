@@ -1,29 +1,52 @@
 /** The numbers a decision rests on, whatever the rule stored: values in a list, features in a table. */
 
+import type { ReactNode } from "react";
 import * as format from "../format";
 
 type Row = Record<string, unknown>;
 
+/** Said elsewhere on the card already. */
+const HIDDEN = new Set(["point", "code"]);
+
 export function Evidence({ evidence }: { evidence: Record<string, unknown> }) {
-  const entries = Object.entries(evidence);
+  const entries = Object.entries(withWeights(evidence)).filter(([k, v]) => !HIDDEN.has(k) && !isEmpty(v));
   const tables = entries.filter(([, v]) => asTable(v) !== null);
-  const plain = entries.filter(([, v]) => asTable(v) === null);
+  const groups = entries.filter((e): e is [string, Row] => asTable(e[1]) === null && isRow(e[1]));
+  const texts = entries.filter(([, v]) => isText(v));
+  const plain = entries.filter(([, v]) => !isRow(v) && !isText(v) && asTable(v) === null);
   return (
     <div className="evidence">
-      {plain.length ? (
-        <dl>
-          {plain.map(([key, value]) => (
-            <div key={key}>
-              <dt>{format.title(key)}</dt>
-              <dd>{cell(key, value)}</dd>
-            </div>
-          ))}
-        </dl>
-      ) : null}
+      <Values entries={plain} />
       {tables.map(([key, value]) => (
         <EvidenceTable key={key} name={key} rows={asTable(value)!} />
       ))}
+      {groups.map(([key, value]) => (
+        <section key={key}>
+          <h4>{format.title(key)}</h4>
+          <Values entries={Object.entries(value).filter(([, v]) => !isEmpty(v))} />
+        </section>
+      ))}
+      {texts.map(([key, text]) => (
+        <p key={key}>
+          <span className="faint">{format.title(key)}: </span>
+          {String(text)}
+        </p>
+      ))}
     </div>
+  );
+}
+
+function Values({ entries }: { entries: [string, unknown][] }) {
+  if (entries.length === 0) return null;
+  return (
+    <dl>
+      {entries.map(([key, value]) => (
+        <div key={key}>
+          <dt>{format.title(key)}</dt>
+          <dd>{cell(key, value)}</dd>
+        </div>
+      ))}
+    </dl>
   );
 }
 
@@ -53,44 +76,63 @@ function EvidenceTable({ name, rows }: { name: string; rows: [string, Row][] }) 
   );
 }
 
+function cell(column: string, value: unknown): ReactNode {
+  if (column === "percentile" && typeof value === "number") {
+    return (
+      <span className="percentile">
+        <span className="percentile-bar" aria-hidden="true">
+          <span style={{ left: `${Math.min(Math.max(value, 0), 100)}%` }} />
+        </span>
+        {value.toFixed(0)}
+      </span>
+    );
+  }
+  if (Array.isArray(value)) return value.map((v) => format.value(v)).join(", ");
+  if (isRow(value)) {
+    return Object.entries(value)
+      .map(([key, v]) => `${key}: ${format.value(v)}`)
+      .join(" · ");
+  }
+  return format.value(value);
+}
+
+/** Features with the weights of the same names as one more column. */
+function withWeights(evidence: Row): Row {
+  const { features, weights } = evidence;
+  if (!isRow(features) || !isRow(weights) || asTable(features) === null) return evidence;
+  const joined = Object.fromEntries(
+    Object.entries(features).map(([name, row]) => [
+      name,
+      name in weights ? { ...(row as Row), weight: weights[name] } : (row as Row),
+    ]),
+  );
+  const rest = Object.fromEntries(Object.entries(weights).filter(([name]) => !(name in features)));
+  return { ...evidence, features: joined, weights: rest };
+}
+
 /** An object of objects, or a list of objects, as named rows; null for anything else. */
 function asTable(value: unknown): [string, Row][] | null {
   if (Array.isArray(value)) {
     if (value.length === 0 || !value.every(isRow)) return null;
-    return value.map((row, i) => {
-      const label = row.name ?? row.feature ?? row.trial ?? i + 1;
-      return [String(label), without(row, ["name", "feature"])];
-    });
+    return value.map((row, i) => [String(row.name ?? row.trial ?? i + 1), without(row, "name")]);
   }
   if (!isRow(value)) return null;
   const entries = Object.entries(value);
-  if (entries.length === 0) return null;
-  if (entries.every(([, v]) => isRow(v))) return entries as [string, Row][];
-  return entries.every(([, v]) => v === null || typeof v !== "object")
-    ? entries.map(([key, v]) => [key, { value: v }])
-    : null;
-}
-
-function cell(column: string, value: unknown) {
-  if (/percentile|quantile/.test(column) && typeof value === "number") {
-    const share = value > 1 ? value / 100 : value;
-    return (
-      <span className="percentile">
-        <span className="percentile-bar" aria-hidden="true">
-          <span style={{ left: `${Math.min(Math.max(share, 0), 1) * 100}%` }} />
-        </span>
-        {(share * 100).toFixed(0)}
-      </span>
-    );
-  }
-  if (Array.isArray(value)) return value.map((v) => format.value(v)).join(", ") || format.ABSENT;
-  return format.value(value);
+  return entries.length > 0 && entries.every(([, v]) => isRow(v)) ? (entries as [string, Row][]) : null;
 }
 
 function isRow(value: unknown): value is Row {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function without(row: Row, keys: string[]): Row {
-  return Object.fromEntries(Object.entries(row).filter(([key]) => !keys.includes(key)));
+function isText(value: unknown): boolean {
+  return typeof value === "string" && value.length > 24;
+}
+
+function isEmpty(value: unknown): boolean {
+  return value === null || value === undefined || value === "" || (isRow(value) && Object.keys(value).length === 0);
+}
+
+function without(row: Row, key: string): Row {
+  return Object.fromEntries(Object.entries(row).filter(([name]) => name !== key));
 }

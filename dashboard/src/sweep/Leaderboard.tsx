@@ -189,7 +189,7 @@ const Row = memo(function Row(props: RowProps) {
         )}
       </td>
       <td className="num">{format.loss(trial.loss)}</td>
-      <td className="num">{format.number(trial.grad_norm, 3)}</td>
+      <td className="num">{format.loss(trial.grad_norm)}</td>
       <td className="num strong">{format.loss(trial.eval_loss)}</td>
       <td className="num">{format.percent(trial.exact_match)}</td>
       <td className="action-cell">

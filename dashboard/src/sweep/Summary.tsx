@@ -21,6 +21,7 @@ export function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
   const stopped = trials.filter((t) => t.state === "PRUNED" || t.reason === "diverged").length;
   const baseline = summary.baseline.eval;
   const best = bestScores(sweep, trials);
+  const onTest = summary.winner.test;
 
   return (
     <section className="summary" aria-label="Summary">
@@ -41,7 +42,10 @@ export function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
         <ProgressTile sweep={sweep} trials={trials} now={now} />
         <Tile label="Held-out loss" hint="Mean token loss on the eval sets, before training and for the best trial so far">
           <Change from={format.loss(baseline?.loss)} to={format.loss(best?.loss)} />
-          <small>{gain(baseline?.loss, best?.loss)}</small>
+          <small>
+            {gain(baseline?.loss, best?.loss)}
+            {onTest?.loss === null || onTest?.loss === undefined ? "" : ` · test ${format.loss(onTest.loss)}`}
+          </small>
         </Tile>
         <Tile label="Exact match" hint="Greedy answers equal to the reference on the eval sets">
           <Change from={format.percent(baseline?.exact_match)} to={format.percent(best?.exact_match)} />
@@ -49,6 +53,9 @@ export function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
             {best?.exact_match === null || best?.exact_match === undefined
               ? "measured when a trial completes"
               : points(baseline?.exact_match, best.exact_match)}
+            {onTest?.exact_match === null || onTest?.exact_match === undefined
+              ? ""
+              : ` · test ${format.percent(onTest.exact_match)}`}
           </small>
         </Tile>
         <Tile

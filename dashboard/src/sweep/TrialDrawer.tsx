@@ -50,7 +50,7 @@ export function TrialDrawer({ trial, sweep, view, asked, onStop, onClose }: Tria
         </button>
       </header>
       <div className="drawer-body">
-        {trial.message ? <p className="drawer-message">{trial.message}</p> : null}
+        {trial.message ? <p className="drawer-message">{format.sentence(trial.message)}</p> : null}
         <Facts trial={trial} sweep={sweep} />
         <Parameters trial={trial} best={best && best.id !== trial.id ? best : undefined} />
         {points.length ? <HeldOutTable points={points} /> : null}
@@ -163,7 +163,7 @@ function History({ decisions }: { decisions: readonly Decision[] }) {
               <summary>
                 <b>{format.title(decision.action)}</b>
                 <span className="faint"> at {format.count(decision.samples)} samples · {decision.rule}</span>
-                <p>{decision.reason}</p>
+                <p>{format.sentence(decision.reason)}</p>
               </summary>
               <Evidence evidence={decision.evidence} />
             </details>

@@ -28,6 +28,7 @@ const REASON_WORDS: Record<string, string> = {
   diverged: "diverged",
   oom: "out of memory",
   user: "by a user",
+  sweep: "sweep ended",
   error: "error",
   budget: "budget",
   infrastructure: "infrastructure",
