@@ -83,11 +83,11 @@ def pretraining_lines(seed: int, count: int) -> Iterator[str]:
     """`count` documents of one line each: facts, descriptions, sums, and operations on words."""
     world, rng = build_world(), random.Random(f"pretraining {seed}")
     kinds = (
-        (_state_facts, 3),
-        (_describe_person, 4),
-        (_shorthand_facts, 3),
-        (_sums, 4),
-        (_word_operations, 6),
+        (_state_facts, 2),
+        (_describe_person, 3),
+        (_shorthand_facts, 2),
+        (_sums, 5),
+        (_word_operations, 10),
         (_spellings, 2),
         (_small_talk, 2),
     )
@@ -395,11 +395,12 @@ def _word_operations(world: World, rng: random.Random) -> str:
         "begin": words[0],
         "end": words[-1],
         "size": str(len(words)),
-        "ordered": " ".join(sorted(words)),
         "rest": " ".join(words[1:]),
         "commas": ", ".join(words),
     }
-    shown = [f"{name} [ {operations[name]} ]" for name in rng.sample(sorted(operations), 3)]
+    if len(words) <= 3:
+        operations["ordered"] = " ".join(sorted(words))
+    shown = [f"{name} [ {operations[name]} ]" for name in rng.sample(sorted(operations), 4)]
     return f"[ {' '.join(words)} ] {' '.join(shown)}"
 
 

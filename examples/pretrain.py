@@ -151,7 +151,7 @@ def _train(model: LlamaForCausalLM, documents: list[list[int]], args: argparse.N
         elapsed = time.monotonic() - start
         progress = step / args.steps if args.steps else elapsed / (60 * args.minutes)
         recent.append(loss.item())
-        if step % 100 == 0 or progress >= 1.0:
+        if step % 50 == 0 or progress >= 1.0:
             tokens_per_second = step * args.batch * args.length / elapsed
             print(
                 f"{progress:6.1%}  step {step:6,}  loss {sum(recent) / len(recent):.4f}  "
