@@ -176,7 +176,7 @@ class DriverTransaction:
             self._revision,
             reason=reason,
             message=message,
-            columns={"value": value},
+            columns={"value": metrics.finite_or_none(value)},
         )
 
     def end_trial(
@@ -265,8 +265,8 @@ class DriverTransaction:
             progress |= {
                 "step": last.step,
                 "samples": last.samples,
-                "loss": last.loss,
-                "grad_norm": last.grad_norm,
+                "loss": metrics.finite_or_none(last.loss),
+                "grad_norm": metrics.finite_or_none(last.grad_norm),
             }
         if any(e.split == "eval" for e in batch.evaluations):
             scores = metrics.latest_scores(self._session, row.id)
@@ -299,8 +299,8 @@ class DriverTransaction:
                     "samples": e.samples,
                     "split": e.split,
                     "dataset": e.dataset,
-                    "loss": e.loss,
-                    "exact_match": e.exact_match,
+                    "loss": metrics.finite_or_none(e.loss),
+                    "exact_match": metrics.finite_or_none(e.exact_match),
                 },
                 row.id,
             )

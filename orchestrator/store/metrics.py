@@ -50,8 +50,8 @@ def insert_steps(
             "step": s.step,
             "samples": s.samples,
             "tokens": s.tokens,
-            "loss": _finite(s.loss),
-            "grad_norm": _finite(s.grad_norm),
+            "loss": finite_or_none(s.loss),
+            "grad_norm": finite_or_none(s.grad_norm),
             "learning_rate": s.learning_rate,
             "seconds": s.seconds,
             "memory": s.memory,
@@ -86,9 +86,9 @@ def insert_evaluations(
             "samples": e.samples,
             "split": e.split,
             "dataset": e.dataset,
-            "loss": _finite(e.loss),
+            "loss": finite_or_none(e.loss),
             "tokens": e.tokens,
-            "exact_match": _finite(e.exact_match),
+            "exact_match": finite_or_none(e.exact_match),
             "generated": e.generated,
             "seconds": e.seconds,
         }
@@ -268,5 +268,6 @@ def _by_trial(session: ReadSession, query: Any, kind: type) -> dict[str, tuple[A
     }
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """PostgreSQL would store a NaN, and JSON can't carry it."""
     return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,13 @@
+"""What every test can use: databases (see `fixtures/databases.py`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Tests are imported one by one (--import-mode=importlib); this lets them share `tests.fixtures`.
+ROOT = str(Path(__file__).parents[1])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+pytest_plugins = ["tests.fixtures.databases"]
