@@ -1,8 +1,9 @@
 """The common form of a benchmark's result: ours and a peer's samples, their ratio, and the setting.
 
-A result file is one JSON object: `name`; `ours` and `peer` with the median of each measure
-(`NAME_s`, seconds) and all its samples; `ratio`, above 1 where we are better; what was measured
-(`work`); and where (`versions`, `machine`).
+A result file is one JSON object: `ours` and `peer` with the median of each measure (`KEY_s`,
+seconds) and all its samples (`KEY_samples_s`); `ratio`, above 1 where we are better; what each
+measure is (`definition`), how much work it was measured on (`work`), and where (`versions`,
+`machine`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,44 +28,41 @@ PACKAGES = ("torch", "ray", "deepspeed", "transformers")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One benchmark's samples in seconds, lower is better, by measure.
+class Measure:
+    """One thing measured, in seconds, lower is better. `target`: the ratio we want to reach."""
 
-    `targets` holds the ratio that we want to reach, by measure. A measure without samples on both
-    sides has no ratio.
-    """
+    key: str
+    label: str
+    definition: str
+    target: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One benchmark's samples by measure, at least one a measure and side."""
 
     name: str
     quick: bool
+    measures: Sequence[Measure]
+    peer_name: str
     ours: Mapping[str, Sequence[float]]
     peer: Mapping[str, Sequence[float]]
-    peer_name: str
     work: Mapping[str, Any]
-    targets: Mapping[str, float] = field(default_factory=dict)
-    meaning: Mapping[str, str] = field(default_factory=dict)
-    """What each measure is, in words, for the reader of the table."""
 
-    def ratio(self, measure: str) -> float | None:
+    def ratio(self, measure: Measure) -> float:
         """The peer's median over ours: how many times faster we are."""
-        ours, peer = self.ours.get(measure), self.peer.get(measure)
-        if not ours or not peer:
-            return None
-        return statistics.median(peer) / max(statistics.median(ours), 1e-9)
-
-    @property
-    def measures(self) -> list[str]:
-        """The measures that both sides have, in our order."""
-        return [m for m in self.ours if self.ratio(m) is not None]
+        ours, peer = self.ours[measure.key], self.peer[measure.key]
+        return statistics.median(peer) / statistics.median(ours)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "quick": self.quick,
-            "ours": _side(self.ours),
-            "peer": {"name": self.peer_name, **_side(self.peer)},
-            "ratio": {m: round(self.ratio(m) or 0.0, 2) for m in self.measures},
-            "targets": dict(self.targets),
-            "meaning": dict(self.meaning),
+            "ours": _side(self.measures, self.ours),
+            "peer": {"name": self.peer_name, **_side(self.measures, self.peer)},
+            "ratio": {m.key: round(self.ratio(m), 2) for m in self.measures},
+            "target": {m.key: m.target for m in self.measures},
+            "definition": {m.key: m.definition for m in self.measures},
             "work": dict(self.work),
             "versions": versions(),
             "machine": machine(),
@@ -78,28 +77,25 @@ class Comparison:
         draft.replace(path)
 
     def show(self, console: Console) -> None:
-        console.print(self._table())
-
-    def _table(self) -> RenderableType:
-        table = Table(title=self.name, title_justify="left", title_style="bold", pad_edge=False)
+        """Print a table: medians, and under each the lowest and highest sample."""
+        table = Table(box=SIMPLE_HEAD, title=self.name, title_justify="left", title_style="bold")
         table.add_column("")
         table.add_column("winnow", justify="right")
         table.add_column(self.peer_name, justify="right")
         table.add_column("faster", justify="right")
         table.add_column("target", justify="right", style="dim")
         for measure in self.measures:
-            ratio = self.ratio(measure) or 0.0
-            target = self.targets.get(measure)
-            style = "green" if target is None or ratio >= target else "red"
+            ratio = self.ratio(measure)
+            missed = measure.target is not None and ratio < measure.target
             table.add_row(
-                self.meaning.get(measure, measure),
-                _median_and_range(self.ours[measure]),
-                _median_and_range(self.peer[measure]),
-                Text(f"{ratio:.1f}×", style=style),
-                f"≥ {target:g}×" if target is not None else "",
+                measure.label,
+                _cell(self.ours[measure.key]),
+                _cell(self.peer[measure.key]),
+                Text(f"{ratio:.1f}×", style="bold red" if missed else "bold green"),
+                "" if measure.target is None else f"≥ {measure.target:g}×",
             )
-        work = " · ".join(f"{key.replace('_', ' ')} {_number(v)}" for key, v in self.work.items())
-        return Group(table, Text(f"Medians (lowest to highest). {work}", style="dim"))
+        work = " · ".join(f"{_number(v)} {k.replace('_', ' ')}" for k, v in self.work.items())
+        console.print(table, Text(f"{work}\nmedian, and lowest to highest", style="dim"))
 
 
 def versions() -> dict[str, str]:
@@ -116,20 +112,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _side(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    side: dict[str, Any] = {}
-    for measure, values in samples.items():
-        side[f"{measure}_s"] = round(statistics.median(values), 4) if values else None
-        side[f"{measure}_samples_s"] = [round(v, 4) for v in values]
+def _side(
+    measures: Sequence[Measure], samples: Mapping[str, Sequence[float]]
+) -> dict[str, float | list[float]]:
+    side: dict[str, float | list[float]] = {}
+    for key in (m.key for m in measures):
+        side[f"{key}_s"] = round(statistics.median(samples[key]), 4)
+        side[f"{key}_samples_s"] = [round(value, 4) for value in samples[key]]
     return side
 
 
-def _median_and_range(values: Sequence[float]) -> str:
-    median = f"{statistics.median(values):.2f} s"
-    if len(values) == 1:
-        return median
-    return f"{median} ({min(values):.2f} to {max(values):.2f})"
+def _cell(samples: Sequence[float]) -> Text:
+    text = Text(f"{statistics.median(samples):.2f} s")
+    if len(samples) > 1:
+        text.append(f"\n{min(samples):.2f} to {max(samples):.2f}", style="dim")
+    return text
 
 
 def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -38,7 +38,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.report import Comparison
+from benchmarks.report import Comparison, Measure
 from benchmarks.workload import (
     BATCH,
     RANKS,
@@ -50,10 +50,24 @@ from benchmarks.workload import (
 )
 from trainer.model import count_parameters
 
+PEER = "Ray Train in Tune"
 STEPS = 5
 """Optimizer steps of a trial."""
-TARGETS = {"warm": 15.0, "cold": 1.0}
-MEANING = {"warm": "one trial's end to the next's first step", "cold": "cold start to first step"}
+MEASURES = (
+    Measure(
+        "warm",
+        "Turnaround",
+        "from a trial's last optimizer step to the next trial's first, in the same slot; ours on "
+        "warm workers, the peer starts new ones",
+        target=15.0,
+    ),
+    Measure(
+        "cold",
+        "Cold start",
+        "from a trial being handed to a free slot to its first optimizer step, on new workers",
+        target=1.0,
+    ),
+)
 SECONDS_PER_TRIAL = 180
 """After this long, times the number of trials, a side is given up."""
 LOSS_TOLERANCE = 1e-4
@@ -95,21 +109,20 @@ def compare(quick: bool, console: Console) -> Comparison:
         parameters = count_parameters(folder / "model")
     check_same_work(ours, peer)
     return Comparison(
-        name="Turnaround",
+        name="From one trial to the next",
         quick=quick,
+        measures=MEASURES,
+        peer_name=PEER,
         ours={"warm": turnarounds(ours, within_groups=True), "cold": cold_starts(ours)},
         peer={"warm": turnarounds(peer, within_groups=False), "cold": cold_starts(peer)},
-        peer_name="Ray Train in Tune",
         work={
             "our_trials": len(ours),
             "peer_trials": len(peer),
             "ranks": RANKS,
             "parameters": parameters,
             "steps_per_trial": STEPS,
-            "batch": BATCH,
+            "samples_per_step": BATCH,
         },
-        targets=TARGETS,
-        meaning=MEANING,
     )
 
 
@@ -168,7 +181,7 @@ def _measure(
         *(str(workload.folder), str(workload.steps), *map(str, sizes)),
     ]
     deadline = time.monotonic() + SECONDS_PER_TRIAL * (count + 1)
-    title = "winnow" if side == "ours" else "Ray Train in Tune"
+    title = "winnow" if side == "ours" else PEER
     shown = 0
     with log.open("wb") as stream, console.status(f"{title}: starting Ray") as status:
         process = subprocess.Popen(
@@ -199,12 +212,12 @@ def _measure(
 
 def _line(title: str, marks: Sequence[Marks], index: int) -> str:
     now = marks[index]
-    text = f"[dim]{title:<18}[/] trial {index + 1}: "
+    text = f"[dim]{title:<18}[/]trial {index + 1} "
     if index and marks[index - 1].group == now.group:
-        return text + f"{now.first_step - marks[index - 1].last_step:6.2f} s after the one before"
-    text += f"{now.first_step - now.handed:6.2f} s from a cold start"
+        return text + f"{now.first_step - marks[index - 1].last_step:6.2f} s turnaround, warm"
+    text += f"{now.first_step - now.handed:6.2f} s cold start"
     if index and title != "winnow":
-        text += f", {now.first_step - marks[index - 1].last_step:.2f} s after the one before"
+        text += f", {now.first_step - marks[index - 1].last_step:.2f} s turnaround"
     return text
 
 
@@ -251,7 +264,6 @@ def _run_side(side: str, workload: Workload, sizes: tuple[int, int]) -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
     )
     module = importlib.import_module(f"benchmarks.turnaround_{side}")
     marks = workload.folder / f"{side}.jsonl"

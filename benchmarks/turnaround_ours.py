@@ -7,6 +7,7 @@ stands behind it in the product, the database and the schedulers, isn't part of 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.workload import RANKS, Marks, Workload, write_marks
@@ -25,13 +26,13 @@ def run(workload: Workload, groups: int, trials: int, marks: Path) -> None:
     shape = GroupShape(ranks=RANKS, cpus_per_rank=1, gpus_per_rank=0, report_seconds=0.0)
     for group in range(groups):
         first = group * trials
-        conductor = _Timekeeper(workload, group, range(first, first + trials), marks)
+        conductor = Timekeeper(workload, group, range(first, first + trials), marks)
         tune_run.run(conductor, shape)
         if conductor.error:
             raise RuntimeError(conductor.error)
 
 
-class _Timekeeper:
+class Timekeeper:
     """Hands out `trials` in order, and takes the time of each one's first and last step.
 
     A step's time is when its report reached this process, which is late. For the first step that
@@ -41,7 +42,15 @@ class _Timekeeper:
 
     limit = 1
 
-    def __init__(self, workload: Workload, group: int, trials: range, marks: Path) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        group: int,
+        trials: range,
+        marks: Path,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._workload = workload
         self._group = group
         self._waiting = list(trials)
@@ -59,11 +68,11 @@ class _Timekeeper:
             return None
         trial = self._waiting.pop(0)
         config = self._workload.config(trial).model_dump_json()
-        self._marks = Marks(trial, self._group, time.time(), 0.0, 0.0, [])
+        self._marks = Marks(trial, self._group, self._clock(), 0.0, 0.0, [])
         return Assignment(f"trial-{trial}", f"trial-{trial}", 1, config, None)
 
     def report(self, attempt_id: str, batch: Batch) -> Control:
-        now = time.time()
+        now = self._clock()
         marks = self._marks
         assert marks is not None
         if len(batch.steps) > 1:

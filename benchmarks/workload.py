@@ -135,9 +135,11 @@ def steps_of(config: TrainConfig) -> Iterator[Any]:
 
 def _write_model(folder: Path, texts: list[str]) -> None:
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    transformers.utils.logging.disable_progress_bar()
     tokens = Tokenizer(models.BPE())
     tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokens.decoder = decoders.ByteLevel()
