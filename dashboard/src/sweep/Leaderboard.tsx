@@ -58,7 +58,6 @@ export function Leaderboard(props: LeaderboardProps) {
     if (target) {
       event.preventDefault();
       target.focus();
-      target.scrollIntoView({ block: "nearest" });
     } else if ((event.key === "Enter" || event.key === " ") && event.target === row) {
       event.preventDefault();
       onSelect(trials[at] ?? null);
@@ -66,7 +65,7 @@ export function Leaderboard(props: LeaderboardProps) {
   };
 
   useEffect(() => {
-    if (selected) body.current?.querySelector(`[data-trial="${selected}"]`)?.scrollIntoView({ block: "nearest" });
+    if (selected) revealRow(body.current, selected);
   }, [selected]);
 
   return (
@@ -118,6 +117,17 @@ export function Leaderboard(props: LeaderboardProps) {
       )}
     </section>
   );
+}
+
+/** Scrolls the table, and only the table, so that a trial's row is in it. */
+function revealRow(body: HTMLElement | null, trialId: string): void {
+  const row = body?.querySelector<HTMLElement>(`tr[data-trial="${CSS.escape(trialId)}"]`);
+  const frame = row?.closest<HTMLElement>(".table-scroll");
+  if (!row || !frame) return;
+  const head = frame.querySelector("thead")?.clientHeight ?? 0;
+  if (row.offsetTop < frame.scrollTop + head) frame.scrollTop = row.offsetTop - head;
+  const bottom = row.offsetTop + row.offsetHeight;
+  if (bottom > frame.scrollTop + frame.clientHeight) frame.scrollTop = bottom - frame.clientHeight;
 }
 
 function Header({ column, sort }: { column: (typeof COLUMNS)[number]; sort: Sort }) {
