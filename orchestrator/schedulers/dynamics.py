@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.schedulers.asha import ASHA, Standing
-from orchestrator.schedulers.base import Action, Decision, Outcome, TrialInfo
+from orchestrator.schedulers.base import Action, Decision, Outcome
 from orchestrator.schedulers.curves import HeldOut
 from orchestrator.schedulers.gates import DivergenceGate
 from orchestrator.schedulers.outcome_model import (
@@ -85,10 +85,6 @@ class Dynamics(ASHA):
 
     # --- books --------------------------------------------------------------------------------
 
-    def add(self, trial: TrialInfo) -> None:
-        super().add(trial)
-        self._forget()
-
     def completed(self, trial_id: str, outcome: Outcome) -> list[Decision]:
         self._forget()
         return super().completed(trial_id, outcome)
@@ -96,25 +92,35 @@ class Dynamics(ASHA):
     def _take_in(
         self, trial: Followed, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]
     ) -> None:
-        self._forget()
-        before = len(trial.curve.steps)
+        seen, before = trial.curve.samples, len(trial.curve.steps)
         kept = trial.curve.extend(steps, evaluations)
+        gate = self._gates.get(trial.info.id)
+        healthy = gate is None or gate.divergence is None
+        if gate is None or kept < before:
+            unread = trial.curve.steps  # Steps done again after a crash: read the curve afresh.
+            if unread:
+                gate = DivergenceGate.of(trial.info.total_samples, unread[0].batch_samples)
+                self._gates[trial.info.id] = gate
+        else:
+            unread = trial.curve.steps[kept:]
+        for record in unread:
+            if gate is not None:
+                gate.read(record)
         if kept < before:
             for rung in range(-1, len(self.spec.rungs)):
                 self._early.pop((trial.info.id, rung), None)
-        gate = self._gates.get(trial.info.id)
-        unread = trial.curve.steps[kept:]
-        if gate is None or kept + len(steps) != len(trial.curve.steps) or kept != gate.steps:
-            unread = trial.curve.steps  # Some steps were done again: read the curve afresh.
-            if not unread:
-                return
-            gate = DivergenceGate.of(trial.info.total_samples, unread[0].batch_samples)
-            self._gates[trial.info.id] = gate
-        for record in unread:
-            gate.read(record)
+        points = (self._first(trial), *self._points(trial.info.total_samples))
+        diverged = gate is not None and gate.divergence is not None
+        if (
+            evaluations
+            or kept < before
+            or diverged == healthy
+            or any(seen < p <= trial.curve.samples for p in points)
+        ):
+            self._forget()
 
     def _forget(self) -> None:
-        """Views are functions of the records; they are kept only between two changes."""
+        """Views are functions of the records at the rungs: kept until one of these changes."""
         self._views.clear()
         self._weights.clear()
 
@@ -265,14 +271,11 @@ class Dynamics(ASHA):
         z = np.array(held_out)
         d = np.array([view.mean[i] for i in ids])
         weight = TOP_WEIGHT * len(ids) / (len(ids) + 16)
-        gain = _correlation(y, z + weight * d) - _correlation(y, z)
         # The seed is fixed so that equal records give equal decisions.
-        shuffle = np.random.default_rng(len(ids))
-        shuffled = [
-            _correlation(y, z + weight * shuffle.permutation(d)) - _correlation(y, z)
-            for _ in range(PERMUTATIONS)
-        ]
-        beaten = sum(gain > s for s in shuffled)
+        shuffled = np.random.default_rng(len(ids)).permuted(np.tile(d, (PERMUTATIONS, 1)), axis=1)
+        plain, *mixed = _correlations(y, np.vstack([z, z + weight * d, z + weight * shuffled]))
+        gain = mixed[0] - plain
+        beaten = sum(mixed[0] > m for m in mixed[1:])
         return round(weight, 6) if gain > 0 and beaten >= 0.95 * PERMUTATIONS else 0.0
 
     # --- the model's view ---------------------------------------------------------------------
@@ -438,9 +441,12 @@ def _with_percentiles(trial_id: str, view: Early) -> dict[str, Any] | None:
     }
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    scale = float(a.std() * b.std())
-    return float(((a - a.mean()) * (b - b.mean())).mean()) / scale if scale > 0 else 0.0
+def _correlations(y: np.ndarray, rows: np.ndarray) -> list[float]:
+    """Pearson correlation of `y` (n) with each row (rows, n); 0 where one of them is constant."""
+    y = y - y.mean()
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    scale = np.sqrt((y**2).sum() * (rows**2).sum(axis=1))
+    return [float(v) for v in (rows @ y) / np.where(scale > 0, scale, np.inf)]
 
 
 def _rounded(value: float | None) -> float | None:

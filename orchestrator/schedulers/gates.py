@@ -3,9 +3,9 @@
 Three rules, each ending a trial at once as `diverged`:
 
 - `non-finite`: the loss or the norm is not a finite number.
-- `loss-blowup`: the loss has stayed far above its start for several windows running. Start and
-  scatter are a median and a median absolute deviation (MAD), so that the noise of small batches
-  widens the threshold and single bad batches don't count.
+- `loss-blowup`: the loss has stayed far above its start for several windows running. Level and
+  scatter are medians (of losses, and of second differences), so that the noise of
+  small batches widens the threshold and single bad batches don't count.
 - `norm-spikes`: the norm has jumped again and again far above its running median, and the loss has
   risen above its best level meanwhile.
 
@@ -24,19 +24,19 @@ from trainer.metrics import StepRecord
 
 WINDOWS = 3
 """Windows in a row that must lie above the threshold."""
-DEVIATIONS = 4.0
-"""Robust standard deviations of a single step's loss above the start. A window's median scatters
-by less than half of one, so a window beyond this is not noise."""
-LEAST_RISE = 0.15
+DEVIATIONS = 1.5
+"""Robust standard deviations of a single step's loss above the start. A median of 8 steps scatters
+by less than half of one, so three windows beyond this are not noise."""
+LEAST_RISE = 0.2
 """Smallest rise that counts, relative to the start: a large batch has nearly no noise, and a
 healthy loss may bump by some percent after warmup."""
-CERTAIN_RISE = 3.0
+CERTAIN_RISE = 2.0
 """A rise in nats (or by the start again, if that is more) that is divergence whatever the scatter:
 a run that blows up at its second step has a start that is all scatter."""
 
 SPIKE_MEMORY = 32
 SPIKE_FACTOR = 8.0
-SPIKE_DEVIATIONS = 6.0
+SPIKE_DEVIATIONS = 4.0
 SPIKES = 5
 """Spikes within the last SPIKE_MEMORY steps."""
 
@@ -58,7 +58,6 @@ class DivergenceGate:
     window: int
     start_steps: int
     divergence: Divergence | None = None
-    _read_steps: int = 0
     _losses: list[float] = field(default_factory=list)
     _log_norms: list[float] = field(default_factory=list)
     _start: tuple[float, float, float] | None = None
@@ -75,15 +74,9 @@ class DivergenceGate:
 
     def read(self, record: StepRecord) -> Divergence | None:
         """Take in one step; the divergence found so far, None while the trial looks healthy."""
-        self._read_steps += 1
         if self.divergence is None:
             self.divergence = self._read(record)
         return self.divergence
-
-    @property
-    def steps(self) -> int:
-        """Steps read so far."""
-        return self._read_steps
 
     def evidence(self) -> dict[str, Any]:
         """Where the trial stands against each threshold."""
@@ -148,13 +141,15 @@ class DivergenceGate:
     def _measure_start(self) -> tuple[float, float, float]:
         """Start level, deviation of a single step, and the threshold."""
         first = self._losses[: self.start_steps]
-        level = median(first)
-        deviation = 1.4826 * median(abs(x - level) for x in first)
-        # The first steps come before the rate has done harm; after them a bad rate may have.
-        start = min(level, median(first[:3]))
-        # From few steps the deviation itself is uncertain.
-        rise = DEVIATIONS * (1 + 4 / self.start_steps) * deviation
-        rise = min(max(rise, LEAST_RISE * abs(start)), max(CERTAIN_RISE, abs(start)))
+        # From second differences, so that a loss that already climbs doesn't pass for a noisy one.
+        bends = [abs(a - 2 * b + c) for a, b, c in zip(first, first[1:], first[2:], strict=False)]
+        deviation = 1.4826 * median(bends) / math.sqrt(6)
+        # The first steps come before a bad rate has done its harm. A single one would be too noisy:
+        # the median of three, plus its standard error.
+        start = min(median(first), median(first[:3]) + 0.7 * deviation)
+        # From few steps start and deviation are themselves uncertain.
+        rise = max(DEVIATIONS * deviation, LEAST_RISE * abs(start)) * (1 + 4 / self.start_steps)
+        rise = min(rise, max(CERTAIN_RISE, abs(start)))
         return start, deviation, start + rise
 
     def _is_spike(self, log_norm: float) -> bool:

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.schedulers import Action, make_scheduler
+from orchestrator.schedulers.audit import AuditedStop, coin, false_stops
+from orchestrator.schedulers.outcome_model import Example, early_features, fit_outcomes
+from orchestrator.schedulers.simulate import Recorded, simulate
+from winnow.spec import SchedulerSpec
+
+
+def telling_sweep(trial, trials: int, seed: int) -> list[Recorded]:
+    """The early norm gives each trial's end away; rate and batch say nothing."""
+    rng = random.Random(seed)
+    finals = [1.0 + 2.0 * i / trials for i in range(trials)]
+    rng.shuffle(finals)
+    return [
+        trial(
+            number,
+            final=final,
+            batch=8,
+            norm=math.exp(2 * final),
+            rate=math.exp(rng.gauss(-9, 1)),
+            seed=seed,
+        )
+        for number, final in enumerate(finals)
+    ]
+
+
+def run(recorded: list[Recorded], workers: int = 2, **settings):
+    scheduler = make_scheduler(SchedulerSpec(**settings), 0)
+    return scheduler, simulate(
+        scheduler,
+        recorded,
+        workers=workers,
+        act=settings.get("mode") != "shadow",
+        batch_seconds=0.2,
+    )
+
+
+def test_is_the_default() -> None:
+    assert make_scheduler(SchedulerSpec(), 0).name == "dynamics"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_with_no_dynamics_to_go_by_it_is_asha(sweep, workers: int) -> None:
+    """Seven steps a trial: too few for a feature."""
+    for seed in range(4):
+        recorded = sweep(16, seed=seed, batches=(240,))
+        (_, ours), (_, asha) = run(recorded, workers), run(recorded, workers, name="asha")
+        rungs = [(d.trial_id, d.action, d.rule, d.reason, d.code) for d in ours.decisions]
+        assert [d for d in rungs if d[2] != "first-rung"] == [
+            (d.trial_id, d.action, d.rule, d.reason, d.code) for d in asha.decisions
+        ]
+
+
+def test_the_first_rung_ends_nobody_before_some_trials_have_finished(trial) -> None:
+    _, result = run(telling_sweep(trial, 24, seed=1), workers=4)
+    completed: set[str] = set()
+    for decision in result.decisions:
+        if decision.rule == "first-rung" and decision.evidence["completed"] < 2:
+            assert decision.action is Action.CONTINUE
+            completed.add(decision.trial_id)
+    assert len(completed) >= 4
+
+
+def test_the_first_rung_is_judged_before_any_evaluation_and_says_what_is_missing(trial) -> None:
+    _, result = run(telling_sweep(trial, 8, seed=1), workers=1)
+    first = next(d for d in result.decisions if d.rule == "first-rung")
+    assert first.samples < 0.125 * 1600
+    assert first.action is Action.CONTINUE
+    assert "0 peers" in first.reason
+
+
+def test_norms_that_tell_the_end_earn_a_say_and_only_pause(trial) -> None:
+    paused = 0
+    for seed in range(2):
+        _, result = run(telling_sweep(trial, 32, seed), workers=2)
+        early = [d for d in result.decisions if d.rule == "first-rung"]
+        spoke = [d for d in early if d.action is Action.PAUSE]
+        paused += len(spoke)
+        for decision in spoke:
+            evidence = decision.evidence
+            assert evidence["probability"] < evidence["threshold"]
+            assert evidence["loo_errors"]["with_dynamics"] < evidence["loo_errors"]["null"]
+            assert evidence["features"]["log_norm_mean"]["percentile"] > 50
+        at_end = [d for d in early if d.action is Action.STOP]
+        assert all(d.code == "dynamics" for d in at_end)
+        assert result.best is not None
+        assert result.trials[result.best].recorded.value == 1.0
+    assert paused > 0
+
+
+def test_norms_that_tell_nothing_rarely_get_a_say(sweep) -> None:
+    spoken = judged = 0
+    for seed in range(4):
+        _, result = run(sweep(24, seed=seed, scatter=0.3), workers=2)
+        early = [d for d in result.decisions if d.rule == "first-rung" and d.evidence["outcomes"]]
+        judged += len(early)
+        spoken += sum(d.action is Action.PAUSE for d in early)
+    assert judged > 40
+    assert spoken < 0.1 * judged
+
+
+def test_a_rate_near_zero_is_marked_and_gets_no_credit_for_its_low_norm(trial) -> None:
+    learning = [trial(n, final=1.0 + 0.05 * n, batch=4, noise=0.2, norm=2.0) for n in range(7)]
+    idle = trial(7, final=3.99, start=4.0, batch=4, noise=0.2, norm=0.01)
+    scheduler = make_scheduler(SchedulerSpec(first_rung=0.12), 0)
+    decision = None
+    for recorded in [*learning, idle]:
+        scheduler.add(recorded.info)
+        decision = scheduler.observe(recorded.info.id, recorded.steps[:49], [])
+    assert decision is not None
+    assert decision.rule == "first-rung"
+    assert decision.evidence["underfit"] is True
+    assert decision.evidence["queue_score"] >= 0
+    assert decision.action is Action.CONTINUE
+    assert "hardly learns" in decision.reason
+
+
+def test_every_decision_is_json_and_carries_what_it_rests_on(sweep) -> None:
+    _, result = run(sweep(16, seed=2), audit=0.3)
+    for decision in result.decisions:
+        json.dumps(decision.evidence, allow_nan=False)
+        assert decision.reason
+        assert "\n" not in decision.reason
+        assert {"point", "gates", "coin", "audit", "peers", "features"} <= set(decision.evidence)
+    assert {d.evidence["audit"]["note"] for d in result.decisions if "note" in d.evidence["audit"]}
+
+
+def test_an_audited_trial_is_never_ended_by_the_model_but_by_the_gate(sweep) -> None:
+    spec = {"audit": 0.5}
+    recorded = sweep(16, seed=3)
+    audited = {r.info.id for r in recorded if coin(0, r.info.number) < 0.5}
+    broken = next(r for r in recorded if r.info.id in audited)
+    hurt = replace(broken, steps=(*broken.steps[:20], replace(broken.steps[20], loss=None)))
+    _, result = run([hurt if r is broken else r for r in recorded], **spec)
+    for trial_id in audited - {broken.info.id}:
+        assert result.trials[trial_id].state == "COMPLETED"
+    assert result.trials[broken.info.id].reason == "diverged"
+    spared = [d for d in result.decisions if "would" in d.evidence]
+    assert spared
+    assert {d.trial_id for d in spared} <= audited
+    assert all(d.action is Action.CONTINUE and "audited" in d.reason for d in spared)
+
+
+def test_the_audit_reports_a_rate_only_with_enough_audits(sweep) -> None:
+    scheduler, _ = run(sweep(16, seed=3), audit=0.2)
+    assert scheduler.audit()["note"].startswith("not enough audits (")  # type: ignore[attr-defined]
+    stops = [AuditedStop(f"t{n}", 2.0 + n) for n in range(9)] + [AuditedStop("t9", 0.5)]
+    report = false_stops(stops, best=1.0)
+    assert report["rate"] == pytest.approx(0.1)
+    low, high = report["interval"]
+    assert 0 < low < 0.1 < high < 0.4
+    assert report["interval"] == pytest.approx([0.0333, 0.3644], abs=1e-3)  # Beta(2, 10)
+
+
+def test_shadow_mode_judges_every_point_and_touches_nobody(sweep) -> None:
+    _, result = run(sweep(8, seed=5), mode="shadow")
+    assert result.saved == 0
+    assert {t.state for t in result.trials.values()} == {"COMPLETED"}
+    at_rungs = [d for d in result.decisions if d.rule == "rung"]
+    assert len(at_rungs) == 8 * 3
+    assert any(d.action is Action.PAUSE for d in at_rungs)
+    assert all(d.evidence["mode"] == "shadow" for d in result.decisions)
+
+
+# --- the model of the outcome ---------------------------------------------------------------------
+
+
+def test_features_leave_warmup_out_and_need_eight_steps(trial) -> None:
+    steps = trial(0, batch=16, warmup=10).steps
+    assert early_features(steps[:7]) is None
+    features = early_features(steps[:24])
+    assert features is not None
+    assert features["loss_mean"] == pytest.approx(
+        sum(s.loss or 0 for s in steps[4:24]) / 20
+    )  # from half of the full rate on
+
+
+def test_with_no_outcome_the_model_is_the_paper_s_sign_at_a_small_weight(trial) -> None:
+    low_norm, high_norm = (
+        Example(early_features(trial(0, norm=norm, seed=1).steps[:20]), {}) for norm in (0.1, 10)
+    )
+    fit = fit_outcomes([low_norm, high_norm])
+    assert fit.mean[0] < fit.mean[1]
+    assert abs(fit.mean[0]) < 0.2
+    assert not fit.earned
+
+
+def test_signs_are_learned_and_rate_explains_away_what_is_its_doing(trial) -> None:
+    rng = random.Random(0)
+
+    def examples(tells: str) -> list[Example]:
+        made = []
+        for n in range(24):
+            outcome = rng.gauss(0, 1)
+            cause = outcome if tells == "norm" else rng.gauss(0, 1)
+            rate = math.exp(rng.gauss(0, 1)) if tells == "norm" else math.exp(outcome)
+            steps = trial(n, norm=math.exp(-cause) * rate, seed=n, batch=64).steps[:20]
+            made.append(Example(early_features(steps), {"learning_rate": rate}, outcome, 1.0))
+        return made
+
+    by_norm = fit_outcomes(examples("norm"))
+    assert by_norm.earned
+    assert by_norm.coefficients["log_norm_mean"] < 0  # against the paper's sign
+    by_rate = fit_outcomes(examples("rate"))
+    assert by_rate.errors["rate_and_batch"] < by_rate.errors["null"]
+    assert not by_rate.earned

@@ -1,0 +1,183 @@
+"""What must hold for every rule in every sweep, and across restarts of the driver."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.schedulers import (
+    Action,
+    Decision,
+    Outcome,
+    Scheduler,
+    TrialInfo,
+    make_scheduler,
+)
+from orchestrator.schedulers.audit import coin
+from orchestrator.schedulers.simulate import Recorded, simulate
+from trainer.metrics import Evaluation, StepRecord
+from winnow.spec import SchedulerSpec
+
+RULES = ("none", "asha", "paper-sign", "dynamics")
+
+specs = st.builds(
+    SchedulerSpec,
+    name=st.sampled_from(RULES),
+    mode=st.sampled_from(["act", "act", "shadow"]),
+    eta=st.integers(2, 4),
+    audit=st.sampled_from([0.0, 0.3]),
+    first_rung=st.sampled_from([0.05, 0.1, 0.2]),
+)
+
+quick = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+class Restarted:
+    """A scheduler whose driver dies now and then. All it has are the rows: trials, records,
+    outcomes and decisions, these as JSON; every new life is rebuilt from them."""
+
+    def __init__(self, spec: SchedulerSpec, deaths: random.Random, rate: float) -> None:
+        self.name = spec.name
+        self._spec, self._deaths, self._rate = spec, deaths, rate
+        self._trials: list[TrialInfo] = []
+        self._outcomes: list[tuple[str, Outcome]] = []
+        self._decisions: list[str] = []
+        self._records: list[tuple[str, Sequence[StepRecord], Sequence[Evaluation]]] = []
+        self._living: Scheduler = make_scheduler(spec, 0)
+        self.lives = 1
+
+    def _rebuild(self) -> None:
+        if self._deaths.random() >= self._rate:
+            return
+        self.lives += 1
+        new = make_scheduler(self._spec, 0)
+        for trial in self._trials:
+            new.add(trial)
+        for trial_id, outcome in self._outcomes:
+            assert new.completed(trial_id, outcome) == []
+        for row in self._decisions:
+            values: dict[str, Any] = json.loads(row)
+            new.replay(Decision(**values | {"action": Action(values["action"])}))
+        for trial in self._trials:
+            mine = [r for r in self._records if r[0] == trial.id]
+            steps = [s for _, many, _ in mine for s in many]
+            evaluations = [e for _, _, many in mine for e in many]
+            assert new.observe(trial.id, steps, evaluations) is None
+        self._living = new
+
+    def _stored(self, decision: Decision | None) -> Decision | None:
+        if decision is not None:
+            self._decisions.append(json.dumps(asdict(decision)))
+        return decision
+
+    def rungs(self, total_samples: int) -> tuple[int, ...]:
+        return self._living.rungs(total_samples)
+
+    def add(self, trial: TrialInfo) -> None:
+        self._trials.append(trial)
+        self._living.add(trial)
+
+    def observe(self, trial_id, steps, evaluations) -> Decision | None:
+        self._rebuild()
+        self._records.append((trial_id, steps, evaluations))
+        return self._stored(self._living.observe(trial_id, steps, evaluations))
+
+    def completed(self, trial_id: str, outcome: Outcome) -> list[Decision]:
+        self._outcomes.append((trial_id, outcome))
+        return self._living.completed(trial_id, outcome)
+
+    def next(self, waiting: int) -> Decision | None:
+        self._rebuild()
+        return self._stored(self._living.next(waiting))
+
+    def finish(self) -> list[Decision]:
+        self._rebuild()
+        return self._living.finish()
+
+    def replay(self, decision: Decision) -> None:
+        self._living.replay(decision)
+
+
+def play(spec: SchedulerSpec, scheduler: Scheduler, recorded: list[Recorded], workers: int):
+    return simulate(scheduler, recorded, workers=workers, act=spec.mode == "act")
+
+
+@quick
+@given(spec=specs, trials=st.integers(1, 14), workers=st.integers(1, 5), seed=st.integers(0, 99))
+def test_every_trial_ends_once_and_one_completes(sweep, spec, trials, workers, seed) -> None:
+    recorded = sweep(trials, seed=seed, scatter=0.5, batches=(8, 64, 300), total=800)
+    result = play(spec, make_scheduler(spec, 0), recorded, workers)
+    assert [t.ends for t in result.trials.values()] == [1] * trials
+    assert result.best is not None
+    assert result.samples <= sum(r.steps[-1].samples for r in recorded)
+    if spec.mode == "shadow" or spec.name == "none":
+        assert result.saved == 0
+    for trial in result.trials.values():
+        if coin(0, trial.recorded.info.number) < spec.audit:
+            assert trial.state == "COMPLETED"
+    for decision in result.decisions:
+        if decision.action is Action.STOP:
+            assert decision.code in ("asha", "dynamics", "paper-sign", "diverged")
+        json.dumps(asdict(decision), allow_nan=False)
+
+
+@quick
+@given(
+    spec=specs,
+    trials=st.integers(2, 14),
+    workers=st.integers(1, 4),
+    seed=st.integers(0, 99),
+    rate=st.sampled_from([0.05, 0.3]),
+)
+def test_a_restarted_driver_decides_as_if_nothing_had_happened(
+    sweep, spec, trials, workers, seed, rate
+) -> None:
+    recorded = sweep(trials, seed=seed, scatter=0.5, batches=(8, 64), total=800)
+    whole = play(spec, make_scheduler(spec, 0), recorded, workers)
+    restarted = Restarted(spec, random.Random(seed), rate)
+    cut = play(spec, restarted, recorded, workers)
+    assert cut.decisions == whole.decisions
+    assert {i: (t.state, t.at) for i, t in cut.trials.items()} == {
+        i: (t.state, t.at) for i, t in whole.trials.items()
+    }
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_same_records_give_the_same_decisions(sweep, rule) -> None:
+    spec = SchedulerSpec(name=rule, audit=0.2)
+    recorded = sweep(12, seed=7, scatter=0.5)
+    one, two = (play(spec, make_scheduler(spec, 0), recorded, 3) for _ in range(2))
+    assert one.decisions == two.decisions
+
+
+def test_a_decision_that_was_not_stored_before_the_crash_is_made_again(sweep) -> None:
+    (recorded,) = sweep(1)
+    spec = SchedulerSpec(name="asha")
+    old, new = make_scheduler(spec, 0), make_scheduler(spec, 0)
+    for scheduler in (old, new):
+        scheduler.add(recorded.info)
+    lost = old.observe("t0", recorded.steps[:20], recorded.evaluations[:1])
+    assert lost is not None
+    assert new.observe("t0", recorded.steps[:20], recorded.evaluations[:1]) == lost
+
+
+@pytest.mark.parametrize("rule", ["asha", "dynamics"])
+def test_keeps_the_best_of_sixteen_when_early_ranks_are_final(sweep, rule) -> None:
+    saved = []
+    for seed in range(5):
+        recorded = sweep(16, seed=seed)
+        result = play(spec := SchedulerSpec(name=rule), make_scheduler(spec, 0), recorded, 2)
+        assert result.best == min(recorded, key=lambda r: r.value or 0).info.id
+        saved.append(result.saved)
+    assert sum(saved) / len(saved) >= 0.4
