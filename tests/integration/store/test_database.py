@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_sqlite_is_opened_for_durability(tmp_path: Path):
         "foreign_keys": 1,
         "busy_timeout": 30_000,
     }
+
+
+def test_a_write_on_sqlite_holds_the_lock_from_its_start_and_a_read_does_not(tmp_path: Path):
+    """Else two writers could both read first, and one of them would have to give up."""
+    path = tmp_path / "winnow.db"
+    opened = Database(f"sqlite:///{path}")
+    other = sqlite3.connect(path, timeout=0, isolation_level=None)
+    with opened.read():
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    with opened.write(), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+    opened.close()
 
 
 def test_a_reader_sees_one_moment(migrated_url: str):
