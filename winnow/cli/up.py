@@ -60,7 +60,7 @@ def up(options: UpOptions, say: Callable[[str], None] = print) -> None:
     """Run a server until SIGINT or SIGTERM. Raises WinnowError if it cannot start."""
     check_platform()
     home = options.home.expanduser().resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_one(home), _ended_by_signals() as ended, contextlib.ExitStack() as cleanup:
         env = _environment(home, options)
         url = f"http://127.0.0.1:{env['WINNOW_PORT']}"
