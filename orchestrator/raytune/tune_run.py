@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import ray
@@ -85,6 +86,7 @@ def run(conductor: Conductor, shape: GroupShape, *, yield_seconds: float = 10.0)
     """
     os.environ.update(ENVIRONMENT)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, conductor.limit))
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     storage = tempfile.mkdtemp(prefix="winnow-tune-")
     bundles = [
         {"CPU": shape.cpus_per_rank, "GPU": shape.gpus_per_rank}
@@ -112,8 +114,13 @@ def run(conductor: Conductor, shape: GroupShape, *, yield_seconds: float = 10.0)
             ),
         )
         tuner.fit()
+    except Exception:
+        if hooks.error is None:
+            raise
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+    if hooks.error is not None:
+        raise hooks.error  # the conductor's own, which Tune had wrapped
 
 
 class _Hooks:
@@ -124,8 +131,18 @@ class _Hooks:
         self.shape = shape
         self.yield_seconds = yield_seconds
         self.controller: Any = None
+        self.error: Exception | None = None
         self._asked: dict[str, float] = {}
         self._warm = False
+
+    @contextlib.contextmanager
+    def keeping_errors(self) -> Iterator[None]:
+        """Remember what the conductor raises: Tune wraps it, or takes it for a trial's."""
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+            raise
 
     def turn(self, controller: Any) -> None:
         self.controller = controller
@@ -137,7 +154,9 @@ class _Hooks:
         self.drain()
 
     def drain(self) -> None:
-        for attempt_id, control in self.conductor.tick():
+        with self.keeping_errors():
+            asked = self.conductor.tick()
+        for attempt_id, control in asked:
             self.ask(attempt_id, control, wait=False)
         now = time.monotonic()
         for attempt_id, since in list(self._asked.items()):
@@ -149,7 +168,8 @@ class _Hooks:
     def report(self, trial: Trial, batch: Batch) -> None:
         if batch.status != "running":
             self._asked.pop(trial.trial_id, None)
-        control = self.conductor.report(trial.trial_id, batch)
+        with self.keeping_errors():
+            control = self.conductor.report(trial.trial_id, batch)
         if batch.status == "running" and control != "go":
             self.ask(trial.trial_id, control, wait=True)
 
@@ -212,7 +232,8 @@ class _Source(SearchAlgorithm):
             self._hooks.drain()  # with nothing live Tune asks only here
         if self._conductor.finished or self._hooks.live() >= self._conductor.limit:
             return None
-        assignment = self._conductor.next()
+        with self._hooks.keeping_errors():
+            assignment = self._conductor.next()
         if assignment is None:
             return None
         self._counter += 1
@@ -248,7 +269,7 @@ class _Loop(FIFOScheduler):
         self._hooks = hooks
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        self._hooks.turn(tune_controller)
+        self._hooks.turn(tune_controller._tune_controller)
         return super().choose_trial_to_run(tune_controller)
 
     def __reduce__(self) -> Any:
@@ -271,7 +292,8 @@ class _Reports(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         error = trial.get_error()
         message = str(error).strip().splitlines()[0] if error else "its process ended"
-        self._hooks.conductor.lost(trial.trial_id, f"the trial's process was lost: {message}")
+        with self._hooks.keeping_errors():
+            self._hooks.conductor.lost(trial.trial_id, f"the trial's process was lost: {message}")
 
     def __reduce__(self) -> Any:
         return (Callback, ())

@@ -1,0 +1,168 @@
+"""A whole server with real workers: processes are killed in the middle of a sweep, and it finishes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
+
+from winnow.client import Client
+from winnow.types import SweepState, TrialState
+
+pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
+    """`winnow up` in a folder of its own, on two logical CPUs."""
+    home = tmp_path_factory.mktemp("home")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WINNOW_"))}
+    env |= {"WINNOW_HOME": str(home), "WINNOW_CHECKPOINT_SECONDS": "1"}
+    with (home / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "winnow", "up", "--port", "0", "--cpus", "2"],
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_for(lambda: (home / "server.json").exists(), 180)
+            where = json.loads((home / "server.json").read_text())
+            yield home, Client(where["url"], (home / "token").read_text().strip())
+        finally:
+            up.send_signal(signal.SIGTERM)
+            up.wait(60)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("sweep")
+    make_tiny_model(folder / "model")
+    write_jsonl(folder / "train.jsonl", sums(256))
+    write_jsonl(folder / "eval.jsonl", sums(16, seed=1))
+    return {
+        "name": "recovery",
+        "model": str(folder / "model"),
+        "data": {
+            "train": [{"path": str(folder / "train.jsonl")}],
+            "eval": [{"path": str(folder / "eval.jsonl")}],
+        },
+        "space": {"learning_rate": {"choice": [1e-4, 1e-3, 1e-2, 1e-1]}},
+        "training": {"effective_batch_size": 2, "max_samples": 1200, "exact_match": False},
+        "search": {"sampler": "grid"},
+        "scheduler": {"name": "asha"},
+        "resources": {"max_concurrent": 2},
+    }
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """What `condition` returns as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(f"not within {seconds} s")
+
+
+def processes(home: Path, *words: str) -> list[int]:
+    """Processes of this server whose command line has all the words."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().decode().split("\0")
+            env = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if all(w in line for w in words) and f"WINNOW_HOME={home}" in env:
+            found.append(int(folder.name))
+    return found
+
+
+def trained_steps(client: Client, sweep_id: str) -> int:
+    return sum(t.step for t in client.trials(sweep_id))
+
+
+def database(home: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{home / 'winnow.db'}?mode=ro", uri=True)
+
+
+def test_a_sweep_survives_kills_of_its_driver_and_of_the_orchestrator(
+    server: tuple[Path, Client], sweep: dict[str, Any]
+) -> None:
+    home, client = server
+    sweep_id = client.submit(sweep).id
+    wait_for(lambda: trained_steps(client, sweep_id) > 50, 180)
+
+    (driver,) = processes(home, "orchestrator", "drive")
+    os.kill(driver, signal.SIGKILL)
+    successor = wait_for(lambda: processes(home, "orchestrator", "drive"), 60)
+    assert successor != [driver]
+    before = trained_steps(client, sweep_id)
+    wait_for(lambda: trained_steps(client, sweep_id) > before, 180)
+
+    found = processes(home, "-m", "orchestrator")
+    orchestrator = next(pid for pid in found if pid not in processes(home, "drive"))
+    os.kill(orchestrator, signal.SIGKILL)
+    wait_for(lambda: client.sweep(sweep_id).state.ended, 300)
+
+    ended = client.sweep(sweep_id)
+    trials = client.trials(sweep_id)
+    assert ended.state is SweepState.COMPLETED
+    assert ended.summary.best_trial is not None
+    assert all(t.state.ended for t in trials)
+    with database(home) as rows:
+        ends = rows.execute(
+            "SELECT trial_id, count(*) FROM events WHERE sweep_id = ? AND type = 'trial.state' "
+            "AND json_extract(data, '$.to') IN ('COMPLETED','PRUNED','FAILED','CANCELED') "
+            "GROUP BY trial_id",
+            (sweep_id,),
+        ).fetchall()
+        assert sorted(ends) == sorted((t.id, 1) for t in trials)
+        duplicates = rows.execute(
+            "SELECT trial_id, step FROM metrics WHERE NOT superseded "
+            "GROUP BY trial_id, step HAVING count(*) > 1"
+        ).fetchall()
+        assert duplicates == []
+        gaps = rows.execute("SELECT max(id) - count(*) FROM events").fetchone()[0]
+        assert gaps == 0
+    for curve in client.metrics(sweep_id).curves:
+        trial = next(t for t in trials if t.id == curve.trial_id)
+        assert curve.total_points == trial.step
+
+
+def test_a_trial_that_is_stopped_by_a_user_ends_and_the_sweep_goes_on(
+    server: tuple[Path, Client], sweep: dict[str, Any]
+) -> None:
+    _, client = server
+    sweep_id = client.submit(sweep | {"scheduler": {"name": "none"}}).id
+    running = wait_for(
+        lambda: [t for t in client.trials(sweep_id) if t.kind == "search" and t.step > 5], 180
+    )
+    client.stop(running[0].id)
+    stopped = wait_for(lambda: (t := client.trial(running[0].id)).state.ended and t, 60)
+    assert (stopped.state, stopped.reason) == (TrialState.CANCELED, "user")
+    wait_for(lambda: client.sweep(sweep_id).state.ended, 300)
+    assert client.sweep(sweep_id).state is SweepState.COMPLETED
+
+
+def test_a_canceled_sweep_frees_its_workers(
+    server: tuple[Path, Client], sweep: dict[str, Any]
+) -> None:
+    home, client = server
+    sweep_id = client.submit(sweep | {"scheduler": {"name": "none"}}).id
+    wait_for(lambda: trained_steps(client, sweep_id) > 5, 180)
+    client.cancel(sweep_id)
+    wait_for(lambda: client.sweep(sweep_id).state is SweepState.CANCELED, 60)
+    assert all(t.state.ended for t in client.trials(sweep_id))
+    wait_for(lambda: not processes(home, "orchestrator", "drive"), 60)
