@@ -37,6 +37,8 @@ PRIOR: dict[str, float] = {
 """The features, with the coefficients that the paper's sign implies: a low norm and a high loss go
 with a low, that is good, outcome rank. Small: a rank moves the prediction by a tenth."""
 
+ERRORS = ("null", "rate_and_batch", "with_dynamics")
+
 DYNAMICS_PENALTY = 8.0
 COVARIATE_PENALTY = 2.0
 
@@ -109,6 +111,8 @@ class Fit:
 
 def fit_outcomes(examples: Sequence[Example]) -> Fit:
     """Fit the ridge to the examples with an outcome and predict all of them."""
+    if not examples:
+        return Fit([], [], 1.0, 0, dict.fromkeys(ERRORS, 1.0), False, dict(PRIOR))
     columns = list(PRIOR)
     dynamics = np.column_stack([_column(examples, name) for name in columns])
     covariates = np.column_stack(_covariates(examples))
@@ -127,7 +131,7 @@ def fit_outcomes(examples: Sequence[Example]) -> Fit:
         np.concatenate([prior, np.zeros(covariates.shape[1])]),
         np.concatenate([penalty, covariate_penalty]),
     )
-    errors = {"null": 1.0, "rate_and_batch": 1.0, "with_dynamics": 1.0}
+    errors = dict.fromkeys(ERRORS, 1.0)
     earned = False
     if known.any():
         squared = {

@@ -111,6 +111,24 @@ def make_sweep(
     ]
 
 
+def make_telling_sweep(trials: int, seed: int) -> list[Recorded]:
+    """The early norm gives each trial's end away; rate and batch say nothing."""
+    rng = random.Random(seed)
+    finals = [1.0 + 2.0 * i / trials for i in range(trials)]
+    rng.shuffle(finals)
+    return [
+        make_trial(
+            number,
+            final=final,
+            batch=8,
+            norm=math.exp(2 * final),
+            rate=math.exp(rng.gauss(-9, 1)),
+            seed=seed,
+        )
+        for number, final in enumerate(finals)
+    ]
+
+
 @pytest.fixture
 def trial() -> MakeTrial:
     return make_trial
@@ -119,3 +137,8 @@ def trial() -> MakeTrial:
 @pytest.fixture
 def sweep() -> MakeSweep:
     return make_sweep
+
+
+@pytest.fixture
+def telling_sweep() -> MakeSweep:
+    return make_telling_sweep

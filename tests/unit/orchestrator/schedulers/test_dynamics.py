@@ -14,24 +14,6 @@ from orchestrator.schedulers.simulate import Recorded, simulate
 from winnow.spec import SchedulerSpec
 
 
-def telling_sweep(trial, trials: int, seed: int) -> list[Recorded]:
-    """The early norm gives each trial's end away; rate and batch say nothing."""
-    rng = random.Random(seed)
-    finals = [1.0 + 2.0 * i / trials for i in range(trials)]
-    rng.shuffle(finals)
-    return [
-        trial(
-            number,
-            final=final,
-            batch=8,
-            norm=math.exp(2 * final),
-            rate=math.exp(rng.gauss(-9, 1)),
-            seed=seed,
-        )
-        for number, final in enumerate(finals)
-    ]
-
-
 def run(recorded: list[Recorded], workers: int = 2, **settings):
     scheduler = make_scheduler(SchedulerSpec(**settings), 0)
     return scheduler, simulate(
@@ -59,8 +41,8 @@ def test_with_no_dynamics_to_go_by_it_is_asha(sweep, workers: int) -> None:
         ]
 
 
-def test_the_first_rung_ends_nobody_before_some_trials_have_finished(trial) -> None:
-    _, result = run(telling_sweep(trial, 24, seed=1), workers=4)
+def test_the_first_rung_ends_nobody_before_some_trials_have_finished(telling_sweep) -> None:
+    _, result = run(telling_sweep(24, seed=1), workers=4)
     completed: set[str] = set()
     for decision in result.decisions:
         if decision.rule == "first-rung" and decision.evidence["completed"] < 2:
@@ -69,18 +51,20 @@ def test_the_first_rung_ends_nobody_before_some_trials_have_finished(trial) -> N
     assert len(completed) >= 4
 
 
-def test_the_first_rung_is_judged_before_any_evaluation_and_says_what_is_missing(trial) -> None:
-    _, result = run(telling_sweep(trial, 8, seed=1), workers=1)
+def test_the_first_rung_is_judged_before_any_evaluation_and_says_what_is_missing(
+    telling_sweep,
+) -> None:
+    _, result = run(telling_sweep(8, seed=1), workers=1)
     first = next(d for d in result.decisions if d.rule == "first-rung")
     assert first.samples < 0.125 * 1600
     assert first.action is Action.CONTINUE
     assert "0 peers" in first.reason
 
 
-def test_norms_that_tell_the_end_earn_a_say_and_only_pause(trial) -> None:
+def test_norms_that_tell_the_end_earn_a_say_and_only_pause(telling_sweep) -> None:
     paused = 0
     for seed in range(2):
-        _, result = run(telling_sweep(trial, 32, seed), workers=2)
+        _, result = run(telling_sweep(32, seed), workers=2)
         early = [d for d in result.decisions if d.rule == "first-rung"]
         spoke = [d for d in early if d.action is Action.PAUSE]
         paused += len(spoke)
@@ -134,12 +118,11 @@ def test_every_decision_is_json_and_carries_what_it_rests_on(sweep) -> None:
 
 
 def test_an_audited_trial_is_never_ended_by_the_model_but_by_the_gate(sweep) -> None:
-    spec = {"audit": 0.5}
     recorded = sweep(16, seed=3)
     audited = {r.info.id for r in recorded if coin(0, r.info.number) < 0.5}
     broken = next(r for r in recorded if r.info.id in audited)
     hurt = replace(broken, steps=(*broken.steps[:20], replace(broken.steps[20], loss=None)))
-    _, result = run([hurt if r is broken else r for r in recorded], **spec)
+    _, result = run([hurt if r is broken else r for r in recorded], audit=0.5)
     for trial_id in audited - {broken.info.id}:
         assert result.trials[trial_id].state == "COMPLETED"
     assert result.trials[broken.info.id].reason == "diverged"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -68,7 +68,8 @@ class Restarted:
             assert new.completed(trial_id, outcome) == []
         for row in self._decisions:
             values: dict[str, Any] = json.loads(row)
-            new.replay(Decision(**values | {"action": Action(values["action"])}))
+            action = Action(values.pop("action"))
+            new.replay(Decision(action=action, **values))
         for trial in self._trials:
             mine = [r for r in self._records if r[0] == trial.id]
             steps = [s for _, many, _ in mine for s in many]
@@ -109,6 +110,13 @@ class Restarted:
         self._living.replay(decision)
 
 
+def broken(recorded: Recorded, at: int) -> Recorded:
+    """The same trial, with a loss that isn't finite at one step."""
+    steps = list(recorded.steps)
+    steps[at] = replace(steps[at], loss=None)
+    return replace(recorded, steps=tuple(steps))
+
+
 def play(spec: SchedulerSpec, scheduler: Scheduler, recorded: list[Recorded], workers: int):
     return simulate(scheduler, recorded, workers=workers, act=spec.mode == "act")
 
@@ -144,6 +152,8 @@ def test_a_restarted_driver_decides_as_if_nothing_had_happened(
     sweep, spec, trials, workers, seed, rate
 ) -> None:
     recorded = sweep(trials, seed=seed, scatter=0.5, batches=(8, 64), total=800)
+    if spec.name == "dynamics":
+        recorded[1] = broken(recorded[1], at=min(8, len(recorded[1].steps) - 2))
     whole = play(spec, make_scheduler(spec, 0), recorded, workers)
     restarted = Restarted(spec, random.Random(seed), rate)
     cut = play(spec, restarted, recorded, workers)
@@ -151,6 +161,17 @@ def test_a_restarted_driver_decides_as_if_nothing_had_happened(
     assert {i: (t.state, t.at) for i, t in cut.trials.items()} == {
         i: (t.state, t.at) for i, t in whole.trials.items()
     }
+
+
+def test_a_restart_keeps_what_the_first_rung_has_learned(telling_sweep) -> None:
+    spec = SchedulerSpec()
+    recorded = telling_sweep(32, 1)
+    whole = simulate(make_scheduler(spec, 0), recorded, workers=2, batch_seconds=0.2)
+    restarted = Restarted(spec, random.Random(0), rate=0.05)
+    cut = simulate(restarted, recorded, workers=2, batch_seconds=0.2)
+    assert restarted.lives > 5
+    assert any(d.rule == "first-rung" and d.action is Action.PAUSE for d in whole.decisions)
+    assert cut.decisions == whole.decisions
 
 
 @pytest.mark.parametrize("rule", RULES)

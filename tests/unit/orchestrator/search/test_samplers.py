@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -112,7 +113,7 @@ def suggestions(history: list[Told]) -> list[float]:
     return [math.log10(p["learning_rate"]) for p in found if p is not None]
 
 
-def mean(values: list[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
