@@ -210,7 +210,7 @@ def best(sweep: SweepId, as_json: AsJson = False) -> None:
         return
     out.print(trials_table([trial]))
     if trial.checkpoint:
-        out.print(trial.checkpoint, soft_wrap=True, highlight=False)
+        print(trial.checkpoint)
 
 
 def _follow(client: Client, sweep_id: str) -> None:

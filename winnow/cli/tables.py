@@ -37,7 +37,8 @@ def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
         table.add_column(name, justify="right" if name in ("trials", "best", "saved") else "left")
     for sweep in sweeps:
         summary = sweep.summary
-        table.add_row(
+        _add(
+            table,
             sweep.id,
             sweep.name,
             state_text(sweep.state),
@@ -63,7 +64,8 @@ def trials_table(trials: Iterable[Trial], names: list[str] | None = None) -> Tab
         table.add_column(name, justify="right")
     table.add_column("why", overflow="ellipsis", no_wrap=True)
     for trial in trials:
-        table.add_row(
+        _add(
+            table,
             str(trial.number),
             state_text(trial.state),
             *(parameter(trial.params.get(name)) for name in names),
@@ -83,10 +85,13 @@ def decisions_table(decisions: Iterable[Decision]) -> Table:
         table.add_column(name, justify="right" if name in ("trial", "samples") else "left")
     for decision in decisions:
         action = decision.action if decision.acted else f"({decision.action})"
-        table.add_row(
-            str(decision.trial_number), f"{decision.samples:,}", action, Text(decision.reason)
-        )
+        _add(table, str(decision.trial_number), f"{decision.samples:,}", action, decision.reason)
     return table
+
+
+def _add(table: Table, *cells: str | Text) -> None:
+    """A row whose text is shown as it is: names and reasons may hold brackets."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def scores(value: Scores | None) -> str:

@@ -1,0 +1,196 @@
+"""What the terminal shows of a live sweep, and what it says at the end."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+
+from winnow.cli.live import screen
+from winnow.cli.report import report
+from winnow.cli.tables import duration, number, trials_table
+from winnow.cli.view import SweepView
+from winnow.client import Update
+from winnow.types import Event, Scores, Sweep, SweepState, SweepSummary, Trial, TrialState
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def trial(n: int, state: str, samples: int = 0, **changes: Any) -> Trial:
+    fields: dict[str, Any] = {
+        "id": f"s-{n}",
+        "sweep_id": "s",
+        "number": n,
+        "kind": "search",
+        "state": state,
+        "reason": None,
+        "message": None,
+        "params": {"learning_rate": 1e-4, "effective_batch_size": 16},
+        "attempt": 1,
+        "step": samples // 10,
+        "total_steps": 10,
+        "samples": samples,
+        "total_samples": 100,
+        "loss": 1.5,
+        "grad_norm": 2.0,
+        "eval_loss": None,
+        "exact_match": None,
+        "value": None,
+        "seconds": 1.0,
+        "checkpoint": None,
+        "created_at": NOW,
+        "started_at": NOW,
+        "ended_at": None,
+    }
+    return Trial.model_validate(fields | changes)
+
+
+def sweep(state: str = "RUNNING", planned: int = 4, **summary: Any) -> Sweep:
+    fields: dict[str, Any] = {
+        "trials": 4,
+        "planned": planned,
+        "by_state": {},
+        "samples_trained": 150,
+        "samples_full": 400,
+        "seconds": 90.0,
+        "best_trial": None,
+        "best_value": None,
+        "baseline": {},
+        "winner": {},
+    }
+    return Sweep(
+        id="s",
+        name="tiny",
+        state=SweepState(state),
+        message=None,
+        spec={},
+        summary=SweepSummary.model_validate(fields | summary),
+        created_at=NOW,
+        started_at=NOW,
+        ended_at=NOW + timedelta(seconds=75) if state != "RUNNING" else None,
+    )
+
+
+def view(*trials: Trial, of: Sweep | None = None) -> SweepView:
+    shown = SweepView()
+    shown.apply(Update("sweep", sweep=of or sweep()))
+    shown.apply(Update("progress", trials=trials))
+    return shown
+
+
+def decision(action: str, reason: str, acted: bool = True) -> Update:
+    data = {"number": 3, "action": action, "reason": reason, "acted": acted}
+    event = Event(id=1, sweep_id="s", trial_id="s-3", type="decision", data=data, created_at=NOW)
+    return Update("event", event=event)
+
+
+def text_of(renderable: Any, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue()
+
+
+def test_progress_counts_ended_trials_whole_and_running_ones_in_part() -> None:
+    shown = view(trial(0, "COMPLETED", 100), trial(1, "PRUNED", 10), trial(2, "RUNNING", 50))
+    assert shown.progress() == 2.5 / 4
+
+
+def test_the_time_left_follows_the_pace_so_far() -> None:
+    shown = view(trial(0, "COMPLETED", 100), trial(1, "PRUNED", 10))
+    assert shown.seconds_left(NOW + timedelta(seconds=60)) == 60
+    assert view(trial(0, "RUNNING", 1)).seconds_left(NOW + timedelta(seconds=60)) is None
+
+
+def test_only_ended_trials_have_saved_compute() -> None:
+    shown = view(trial(0, "COMPLETED", 100), trial(1, "PRUNED", 25), trial(2, "RUNNING", 10))
+    assert shown.saved() == 0.25
+    assert view(trial(2, "RUNNING", 10)).saved() is None
+
+
+def test_running_trials_come_first_then_the_best_finished_ones() -> None:
+    shown = view(
+        trial(0, "PRUNED"),
+        trial(1, "COMPLETED", eval_loss=2.0),
+        trial(2, "COMPLETED", eval_loss=1.0),
+        trial(3, "RUNNING"),
+        trial(4, "COMPLETED", kind="baseline"),
+    )
+    assert [t.number for t in shown.ranked()] == [3, 2, 1, 0]
+
+
+def test_the_screen_shows_trials_and_why_one_was_stopped() -> None:
+    shown = view(trial(0, "RUNNING", 50, eval_loss=1.25), trial(3, "PRUNED", 10, reason="asha"))
+    shown.apply(decision("stop", "held-out loss 3.1 is in the worse half"))
+    shown.apply(decision("continue", "among the better half"))
+    shown.apply(decision("stop", "recorded only", acted=False))
+    text = text_of(screen(shown, height=40))
+    assert "5/10" in text
+    assert "1.25" in text
+    assert "trial 3 stopped: held-out loss 3.1 is in the worse half" in text
+    assert "among the better half" not in text
+    assert "recorded only" not in text
+
+
+def test_a_small_terminal_shows_the_trials_that_matter_most() -> None:
+    shown = view(*(trial(n, "PRUNED") for n in range(30)), trial(30, "RUNNING"))
+    text = text_of(screen(shown, height=14))
+    assert len(text.splitlines()) <= 14
+    assert "running" in text
+    assert "… and 23 more" in text
+
+
+def test_the_report_tells_what_was_found_stopped_and_saved() -> None:
+    final = sweep(
+        "COMPLETED",
+        best_trial="s-2",
+        baseline={"eval": Scores(loss=3.0, exact_match=0.0), "test": Scores(loss=3.1)},
+        winner={"eval": Scores(loss=1.0, exact_match=0.75), "test": Scores(loss=1.1)},
+    )
+    trials = [
+        trial(0, "PRUNED", reason="dynamics", message="norm far above its peers"),
+        trial(1, "PRUNED", reason="dynamics"),
+        trial(2, "COMPLETED", checkpoint="/ckpt/best"),
+        trial(3, "FAILED", reason="diverged", message="loss was NaN at step 4"),
+    ]
+    text = text_of(report(final, trials, "http://127.0.0.1:1/#token=t"))
+    assert "2: learning_rate 1.00e-04, effective_batch_size 16" in text
+    assert "loss 3, exact match 0.0 %  →  loss 1, exact match 75.0 %" in text
+    assert "loss 3.1  →  loss 1.1" in text
+    assert "3 of 4 trials were stopped" in text
+    assert "norm far above its peers" in text
+    assert "loss was NaN at step 4" in text
+    assert "62.5 %: 150 of 400 training samples" in text
+    assert "/ckpt/best" in text
+    assert "http://127.0.0.1:1/#token=t" in text
+
+
+def test_a_sweep_without_a_winner_is_told_plainly() -> None:
+    text = text_of(report(sweep("CANCELED"), [trial(0, "CANCELED", reason="user")]))
+    assert "ended as canceled" in text
+    assert "No trial finished" in text
+
+
+def test_text_of_others_is_never_taken_for_markup() -> None:
+    odd = trial(0, "RUNNING", params={"schedule": "[bold]x[/]"}, reason="[/red]")
+    text = text_of(trials_table([odd]), width=200)
+    assert "[bold]x[/]" in text
+
+
+def test_numbers_and_times_are_short() -> None:
+    assert [number(v) for v in (None, 0.0, 2.34567, 1e-6, 123456.0)] == [
+        "",
+        "0",
+        "2.346",
+        "1.0e-06",
+        "1.2e+05",
+    ]
+    assert [duration(s) for s in (4.2, 200, 7500)] == ["4 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_states_know_whether_they_are_final() -> None:
+    assert TrialState.PRUNED.ended
+    assert not TrialState.PAUSED.ended
