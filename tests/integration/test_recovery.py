@@ -1,4 +1,4 @@
-"""A whole server with real workers: processes are killed in the middle of a sweep, and it finishes."""
+"""A whole server with real workers: its processes are killed mid-sweep, and the sweep finishes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 
+from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from winnow.client import Client
 from winnow.types import SweepState, TrialState
 
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cli
     env |= {"WINNOW_HOME": str(home), "WINNOW_CHECKPOINT_SECONDS": "1"}
     with (home / "up.log").open("wb") as log:
         up = subprocess.Popen(
-            [sys.executable, "-m", "winnow", "up", "--port", "0", "--cpus", "2"],
+            [str(Path(sys.executable).with_name("winnow")), "up", "--port", "0", "--cpus", "2"],
             env=env,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.fixtures.ray_cluster import rank_pids
-from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 
 from orchestrator.raytune import tune_run
 from orchestrator.raytune.assignment import Assignment, GroupShape
 from orchestrator.raytune.workers import Control
+from tests.fixtures.ray_cluster import rank_pids
+from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from trainer.config import DataConfig, EvalSet, TrainConfig, TrainSet
 from trainer.metrics import Batch
 
