@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 
 from trainer import checkpoint, engine
-from trainer.attention import collate, supports_packing
+from trainer.attention import attending, collate, supports_packing
 from trainer.check import size_problems
 from trainer.config import TrainConfig
 from trainer.data import load_data
@@ -65,7 +65,7 @@ class Run:
 
         model = load_model(folder)
         if config.activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         self._packed = supports_packing(model)
         self._dropout = _has_dropout(model)
         loss = TokenLoss(model, plain_head=has_plain_head(model)).train()
@@ -216,8 +216,9 @@ class Run:
             pad_id=self._tokenizer.pad_token_id,
             device=engine.device(),
         )
-        loss = self._engine.forward(batch)
-        self._engine.backward(loss, targets)
+        with attending(batch.segments):  # backward too: activation checkpointing runs forward there
+            loss = self._engine.forward(batch)
+            self._engine.backward(loss, targets)
         return float(loss.detach())
 
     def _vote(

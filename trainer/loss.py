@@ -22,6 +22,8 @@ MAX_LOGITS = 2**26
 class TokenLoss(nn.Module):
     """A language model as a function from a micro-batch to its summed loss in nats (scalar, fp32).
 
+    Backward of a packed one belongs inside `attending(batch.segments)` too.
+
     `plain_head`: the logits are the output embedding applied to the last hidden state and nothing
     else, so they can be computed for target positions alone. See `has_plain_head`.
     """

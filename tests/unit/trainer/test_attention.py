@@ -1,0 +1,152 @@
+"""Packed and padded micro-batches give the loss and gradient of samples taken one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fixtures.tiny_model import make_tiny_model
+from trainer import loss as loss_module
+from trainer.attention import PACKED, Sample, attending, collate, supports_packing
+from trainer.loss import TokenLoss, has_plain_head
+from trainer.model import load_model
+
+CPU = torch.device("cpu")
+
+
+def samples(lengths: list[int], seed: int = 0) -> list[Sample]:
+    draw = np.random.default_rng(seed)
+    made: list[Sample] = []
+    for length in lengths:
+        mask = draw.random(length) < 0.5
+        mask[0], mask[-1] = False, True
+        made.append((draw.integers(0, 300, length), mask))
+    return made
+
+
+def loss_and_gradient(model: Any, batches: list[list[Sample]], packed: bool) -> tuple[float, Any]:
+    model.zero_grad()
+    token_loss = TokenLoss(model, plain_head=has_plain_head(model))
+    total = 0.0
+    for batch in batches:
+        micro_batch = collate(batch, packed=packed, pad_id=0, device=CPU)
+        with attending(micro_batch.segments):
+            part = token_loss(micro_batch)
+            part.backward()
+        total += part.item()
+    return total, torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+
+
+def by_hand(model: Any, items: list[Sample]) -> float:
+    """Mean-free loss from transformers' own logits, a sample at a time."""
+    total = 0.0
+    with torch.no_grad():
+        for ids, mask in items:
+            logits = model(input_ids=torch.tensor(ids)[None]).logits[0].log_softmax(-1)
+            total -= sum(float(logits[t - 1, ids[t]]) for t in range(1, len(ids)) if mask[t])
+    return total
+
+
+@pytest.mark.parametrize(
+    "lengths", [[9], [7, 7, 7], [40, 33, 12, 11, 5, 2], [64, 2, 2], [4, 3, 1 + 1], [16, 8, 8, 3]]
+)
+def test_packed_padded_and_single_samples_agree(tiny_model: Path, lengths: list[int]) -> None:
+    items = samples(lengths)
+    model = load_model(tiny_model)
+    expected = by_hand(model, items)
+    single, gradient = loss_and_gradient(model, [[item] for item in items], packed=False)
+    padded, padded_gradient = loss_and_gradient(model, [items], packed=False)
+    assert supports_packing(model)
+    packed, packed_gradient = loss_and_gradient(model, [items], packed=True)
+    assert single == pytest.approx(expected, rel=1e-5)
+    assert padded == pytest.approx(expected, rel=1e-5)
+    assert packed == pytest.approx(expected, rel=1e-5)
+    scale = gradient.abs().max()
+    assert (padded_gradient - gradient).abs().max() < 1e-5 * scale
+    assert (packed_gradient - gradient).abs().max() < 1e-5 * scale
+
+
+def test_a_packed_sample_does_not_see_its_neighbour(tiny_model: Path) -> None:
+    model = load_model(tiny_model)
+    assert supports_packing(model)
+    token_loss = TokenLoss(model, plain_head=True)
+    first, second, third = samples([20, 14, 9])
+    muted = [(ids, np.zeros_like(mask)) for ids, mask in samples([20, 14, 9], seed=5)]
+    with torch.no_grad():
+        one = token_loss(collate([first, muted[1], muted[2]], packed=True, pad_id=0, device=CPU))
+        other = token_loss(
+            collate(
+                [first, (second[0], muted[1][1]), (third[0], muted[2][1])],
+                packed=True,
+                pad_id=0,
+                device=CPU,
+            )
+        )
+    assert one.item() == other.item()
+
+
+def test_an_empty_micro_batch_adds_nothing(tiny_model: Path) -> None:
+    model = load_model(tiny_model)
+    assert supports_packing(model)
+    for packed in (True, False):
+        loss, gradient = loss_and_gradient(model, [[]], packed=packed)
+        assert loss == 0.0
+        assert not gradient.any()
+
+
+def test_activation_checkpointing_changes_nothing(tiny_model: Path) -> None:
+    items = samples([30, 12, 11])
+    model = load_model(tiny_model).train()
+    assert supports_packing(model)
+    loss, gradient = loss_and_gradient(model, [items], packed=True)
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    again, again_gradient = loss_and_gradient(model, [items], packed=True)
+    assert again == loss
+    assert torch.allclose(gradient, again_gradient, atol=1e-7)
+
+
+def test_logits_in_slices_give_the_same_loss(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = samples([30, 12, 11])
+    model = load_model(tiny_model)
+    loss, gradient = loss_and_gradient(model, [items], packed=False)
+    monkeypatch.setattr(loss_module, "MAX_LOGITS", 5 * model.config.vocab_size)
+    sliced, sliced_gradient = loss_and_gradient(model, [items], packed=False)
+    assert sliced == pytest.approx(loss, rel=1e-6)
+    assert torch.allclose(gradient, sliced_gradient, atol=1e-5)
+
+
+def test_a_model_that_scales_its_logits_keeps_doing_so(tmp_path: Path) -> None:
+    model = load_model(make_tiny_model(tmp_path / "granite", architecture="granite"))
+    model.config.logits_scaling = 4.0
+    assert not has_plain_head(model)
+    items = samples([20, 9])
+    assert supports_packing(model)
+    packed, _ = loss_and_gradient(model, [items], packed=True)
+    assert packed == pytest.approx(by_hand(model, items), rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mamba"])
+def test_models_that_cannot_be_packed_are_padded(tmp_path: Path, architecture: str) -> None:
+    model = load_model(make_tiny_model(tmp_path / architecture, architecture=architecture))
+    packable = supports_packing(model)
+    items = samples([20, 9, 4])
+    expected = by_hand(model, items)
+    if architecture == "mamba":
+        assert not packable
+    for packed in {False, packable}:
+        loss, _ = loss_and_gradient(model, [items], packed=packed)
+        assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sliding_window_is_not_packed(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "mistral", architecture="mistral")
+    model = load_model(folder)
+    model.config.sliding_window = 4
+    assert not supports_packing(model)
+    assert model.config._attn_implementation != PACKED

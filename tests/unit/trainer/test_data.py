@@ -1,0 +1,177 @@
+"""Messages files: what is refused and where, what is kept, and that it is shared."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fixtures.tiny_model import sums, write_jsonl
+from trainer.config import TrainConfig
+from trainer.data import RunData, load_data
+from trainer.errors import DataError
+from trainer.model import load_tokenizer
+
+GOOD = json.dumps(sums(1)[0])
+USER = {"role": "user", "content": "Hi"}
+
+
+def load(
+    model: Path,
+    folder: Path,
+    lines: list[Any] | Path,
+    *,
+    max_length: int = 512,
+    evals: list[Any] | None = None,
+    template: str | None = None,
+) -> RunData:
+    path = lines if isinstance(lines, Path) else write_jsonl(folder / "train.jsonl", lines)
+    data: dict[str, Any] = {
+        "train": [{"path": str(path)}],
+        "max_length": max_length,
+        "cache_dir": str(folder / "cache"),
+        "chat_template": template,
+    }
+    if evals is not None:
+        held = write_jsonl(folder / "eval.jsonl", evals)
+        data["eval"] = [{"path": str(held), "name": "held"}]
+    config = TrainConfig.model_validate(
+        {
+            "model": str(model),
+            "data": data,
+            "output_dir": str(folder / "out"),
+            "learning_rate": 1e-3,
+            "effective_batch_size": 1,
+        }
+    )
+    return load_data(config, model, load_tokenizer(model, template))
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"messages": [', "line 2: not valid JSON"),
+        ("[1, 2]", "line 2: not a JSON object"),
+        ('{"prompt": "x"}', "line 2: has no messages"),
+        ('{"messages": []}', "line 2: has no messages"),
+        ({"messages": ["x"]}, "line 2: message 1 is not a JSON object"),
+        ({"messages": [USER, {"role": "bot", "content": "x"}]}, "line 2: message 2 has role 'bot'"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": None}]},
+            "line 2: message 2: content is NoneType, not text",
+        ),
+        ({"messages": [USER]}, "line 2: has no assistant turn"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_number(
+    tiny_model: Path, tmp_path: Path, line: Any, complaint: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        load(tiny_model, tmp_path, [GOOD, line])
+    assert complaint in str(caught.value)
+    assert str(tmp_path / "train.jsonl") in str(caught.value)
+
+
+def test_bytes_that_are_not_text_are_refused_with_their_line(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(GOOD.encode() + b"\n" + b'{"messages": "\xe9"}\n')
+    with pytest.raises(DataError, match=r"line 2: not UTF-8"):
+        load(tiny_model, tmp_path, path)
+
+
+def test_a_missing_and_an_empty_file_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.jsonl: no such file"):
+        load(tiny_model, tmp_path, tmp_path / "nowhere.jsonl")
+    with pytest.raises(DataError, match="the file is empty"):
+        load(tiny_model, tmp_path, [])
+    with pytest.raises(DataError, match="is a folder"):
+        load(tiny_model, tmp_path, tmp_path)
+
+
+def test_too_long_samples_are_left_out_and_counted(tiny_model: Path, tmp_path: Path) -> None:
+    samples = sums(40)
+    everything = load(tiny_model, tmp_path, samples)
+    middle = int(np.median(everything.train.lengths))
+    some = load(tiny_model, tmp_path, samples, max_length=middle)
+    assert some.train.lengths.max() <= middle
+    assert 0 < len(some.train) < 40
+    assert some.too_long == {str(tmp_path / "train.jsonl"): 40 - len(some.train)}
+    assert f"left out as too long: {40 - len(some.train)}" in some.summary()
+
+
+def test_a_file_with_only_too_long_samples_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"all 5 samples are longer than max_length = 4 tokens"):
+        load(tiny_model, tmp_path, sums(5), max_length=4)
+
+
+def test_a_sample_has_its_tokens_its_prompt_and_its_answer(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    data = load(tiny_model, tmp_path, sums(3), evals=sums(2, seed=7))
+    tokenizer = load_tokenizer(tiny_model)
+    for index, sample in enumerate(sums(2, seed=7)):
+        question, answer = (m["content"] for m in sample["messages"])
+        tokens, targets = data.eval["held"].sample(index)
+        assert tokenizer.decode(tokens) == f"<|user|>{question}\n<|assistant|>{answer}<|end|>\n"
+        assert tokenizer.decode(tokens[targets]) == f"{answer}<|end|>"
+        prompt = data.eval["held"].prompt(index)
+        assert tokenizer.decode(prompt) == f"<|user|>{question}\n<|assistant|>"
+        assert data.eval["held"].answers[index] == answer
+
+
+def test_blank_lines_are_skipped_but_counted(tiny_model: Path, tmp_path: Path) -> None:
+    assert len(load(tiny_model, tmp_path, [GOOD, "", GOOD]).train) == 2
+    with pytest.raises(DataError, match="line 3"):
+        load(tiny_model, tmp_path, [GOOD, "", "{"])
+
+
+def test_a_changed_file_is_read_again(tiny_model: Path, tmp_path: Path) -> None:
+    assert len(load(tiny_model, tmp_path, sums(3)).train) == 3
+    assert len(load(tiny_model, tmp_path, sums(5)).train) == 5
+
+
+def test_a_changed_template_is_noticed(tiny_model: Path, tmp_path: Path) -> None:
+    before = load(tiny_model, tmp_path, sums(3))
+    template = tmp_path / "other.jinja"
+    template.write_text(
+        "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    after = load(tiny_model, tmp_path, sums(3), template=str(template))
+    assert before.train.key != after.train.key
+    tokens, targets = after.train.sample(0)
+    assert load_tokenizer(tiny_model).decode(tokens[targets]).startswith(" ")
+
+
+def test_concurrent_loads_share_one_entry(tiny_model: Path, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "train.jsonl", sums(200))
+    with ThreadPoolExecutor(4) as pool:
+        keys = {d.train.key for d in pool.map(lambda _: load(tiny_model, tmp_path, path), range(4))}
+    entries = [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
+    assert [entry.name for entry in entries] == list(keys)
+
+
+def test_several_files_are_one_set_in_order(tiny_model: Path, tmp_path: Path) -> None:
+    one = write_jsonl(tmp_path / "one.jsonl", sums(3, seed=1))
+    two = write_jsonl(tmp_path / "two.jsonl", sums(4, seed=2))
+    config = TrainConfig.model_validate(
+        {
+            "model": str(tiny_model),
+            "data": {"train": [{"path": str(one)}, {"path": str(two)}]},
+            "output_dir": str(tmp_path / "out"),
+            "learning_rate": 1e-3,
+            "effective_batch_size": 1,
+        }
+    )
+    train = load_data(config, tiny_model, load_tokenizer(tiny_model)).train
+    expected = [s["messages"][-1]["content"] for s in [*sums(3, seed=1), *sums(4, seed=2)]]
+    assert list(train.answers) == expected
+    tokenizer = load_tokenizer(tiny_model)
+    decoded = [tokenizer.decode(tokens[mask]) for tokens, mask in map(train.sample, range(7))]
+    assert decoded == [f"{answer}<|end|>" for answer in expected]
