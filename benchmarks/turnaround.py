@@ -23,6 +23,8 @@ after every step; its workers get our trainer's tuning. Neither evaluates or wri
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import importlib
 import logging
 import os
@@ -79,6 +81,7 @@ class BenchmarkFailed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     console = Console()
     try:
         comparison = compare(options.quick, console)
@@ -257,6 +260,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _run_side(side: str, workload: Workload, sizes: tuple[int, int]) -> None:
     import ray
 
+    _end_with_parent()
     # Two workers, the peer's driver function, and one to spare.
     ray.init(
         address="local",
@@ -274,6 +278,13 @@ def _run_side(side: str, workload: Workload, sizes: tuple[int, int]) -> None:
             module.run(workload, sizes[0], marks)
     finally:
         ray.shutdown()
+
+
+def _end_with_parent() -> None:
+    """Get SIGTERM when the process that measures is gone, however it went (Linux)."""
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
