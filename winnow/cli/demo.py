@@ -48,14 +48,13 @@ def demo(options: UpOptions, file: Path | None, keep: bool, console: Console) ->
             console.print(f"sweep {sweep.id} submitted", highlight=False)
             follow(client, sweep.id, console)
             final = client.sweep(sweep.id)
-            where = f"{address(url, home)}"
-            console.print(report(final, client.trials(sweep.id), where if keep else None))
+            console.print(report(final, client.trials(sweep.id), address(url, home)))
         console.print(f"\n{time.monotonic() - started:.0f} s in all", highlight=False)
-        if not keep and server is not None:
-            console.print("`--keep` leaves the server and its dashboard running", style="dim")
-        if keep and server is not None:
-            console.print("the server runs on; Ctrl-C ends it", highlight=False)
+        if server is not None and keep:
+            console.print("the server and its dashboard run on; Ctrl-C ends them")
             server.wait()
+        elif server is not None:
+            console.print("the server ends now; `--keep` leaves it and its dashboard running")
         return 0 if final.state is SweepState.COMPLETED else 1
     except KeyboardInterrupt:
         console.print("ended")

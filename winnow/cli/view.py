@@ -56,12 +56,21 @@ class SweepView:
         return min(1.0, done / self.sweep.summary.planned)
 
     def seconds_left(self, now: datetime) -> float | None:
-        """At the pace so far; None while it is too early to say, or when it is over."""
-        part = self.progress()
-        if self.sweep is None or self.sweep.started_at is None or self.ended or part < 0.05:
+        """Guess: trials to come train as many samples as those that were judged did on average.
+
+        None while it is too early to say, or when nothing is known to be ahead.
+        """
+        judged = [t for t in self.searching if t.state.ended or t.state is TrialState.PAUSED]
+        done = sum(t.samples for t in self.searching)
+        starts = [t.started_at for t in self.searching if t.started_at is not None]
+        if self.sweep is None or self.ended or len(judged) < 2 or not done or not starts:
             return None
-        elapsed = (now - self.sweep.started_at).total_seconds()
-        return max(0.0, elapsed * (1 - part) / part)
+        usual = sum(t.samples for t in judged) / len(judged)
+        others = [t for t in self.searching if t not in judged]
+        ahead = max(0, self.sweep.summary.planned - len(self.searching)) * usual
+        ahead += sum(max(0.0, usual - t.samples) for t in others)
+        elapsed = (now - min(starts)).total_seconds()
+        return elapsed * ahead / done if ahead > 0 else None
 
     def saved(self) -> float | None:
         """Part of the training samples that stopping early has saved; None before any was stopped.

@@ -99,10 +99,11 @@ def test_progress_counts_ended_trials_whole_and_running_ones_in_part() -> None:
     assert shown.progress() == 2.5 / 4
 
 
-def test_the_time_left_follows_the_pace_so_far() -> None:
-    shown = view(trial(0, "COMPLETED", 100), trial(1, "PRUNED", 10))
-    assert shown.seconds_left(NOW + timedelta(seconds=60)) == 60
-    assert view(trial(0, "RUNNING", 1)).seconds_left(NOW + timedelta(seconds=60)) is None
+def test_trials_to_come_are_taken_to_be_as_long_as_those_that_were_judged() -> None:
+    shown = view(trial(0, "COMPLETED", 100), trial(1, "PRUNED", 20), trial(2, "RUNNING", 30))
+    # 150 samples took 75 s; one trial of 60 is to come, and half of another one.
+    assert shown.seconds_left(NOW + timedelta(seconds=75)) == 45
+    assert view(trial(0, "RUNNING", 50)).seconds_left(NOW + timedelta(seconds=60)) is None
 
 
 def test_only_ended_trials_have_saved_compute() -> None:
