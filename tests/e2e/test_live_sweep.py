@@ -241,10 +241,15 @@ def test_a_zoom_survives_live_updates_and_a_reload(
     page.mouse.up()
     expect(page).to_have_url(re.compile("zoom="))
     zoomed = page.url
+    visible = chart(page, "Gradient norm").get_by_role("img").get_attribute("data-samples")
+    assert visible is not None
+    assert f"zoom={visible}" in zoomed
     with sweep.training_on(trial):
         expect_points(page, "Training loss", 20, at_least=True)
         assert page.url == zoomed
-        expect(page.get_by_role("button", name="Reset zoom")).to_be_visible()
+        for title in ("Training loss", "Gradient norm", "Held-out loss"):
+            plot = chart(page, title).get_by_role("img")
+            expect(plot).to_have_attribute("data-samples", visible)
     page.reload()
     assert page.url == zoomed
     page.get_by_role("button", name="Reset zoom").click()

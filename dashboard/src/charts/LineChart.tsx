@@ -89,6 +89,7 @@ export function LineChart(props: LineChartProps) {
         role="img"
         aria-label={`${props.title}: ${shown} curves, ${points} points`}
         data-points={points}
+        data-samples={x.map(Math.round).join("..")}
       />
       {points === 0 ? (
         <div className={`chart-empty ${props.loading ? "skeleton" : ""}`}>

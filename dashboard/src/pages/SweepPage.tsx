@@ -11,7 +11,7 @@ import type { SweepView } from "../state/sweep";
 import { setQuery, useAddress } from "../state/url";
 import { useSweep } from "../state/useSweep";
 import { Charts } from "../sweep/Charts";
-import { Decisions } from "../sweep/Decisions";
+import { Decisions, parseFilter } from "../sweep/Decisions";
 import { Leaderboard } from "../sweep/Leaderboard";
 import { Summary } from "../sweep/Summary";
 import { TrialDrawer } from "../sweep/TrialDrawer";
@@ -134,7 +134,7 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
             onSelect={select}
             onStop={askStop}
           />
-          <Decisions decisions={view.decisions} query={query} onHover={setHovered} onPick={selectId} />
+          <Decisions decisions={view.decisions} filter={parseFilter(query.get("decisions"))} onHover={setHovered} onPick={selectId} />
         </div>
         {selected ? (
           <TrialDrawer

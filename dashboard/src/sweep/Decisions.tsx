@@ -1,6 +1,6 @@
 /** What the scheduler decided, newest first, each with its reason and the numbers behind it. */
 
-import { useState } from "react";
+import { memo, useState } from "react";
 import type { Action, Decision } from "../api/types";
 import * as format from "../format";
 import { setQuery } from "../state/url";
@@ -10,7 +10,8 @@ import { Evidence } from "./Evidence";
 
 export interface DecisionsProps {
   decisions: readonly Decision[];
-  query: URLSearchParams;
+  /** The one kind to show; null shows all. */
+  filter: Action | null;
   onHover(trialId: string | null): void;
   onPick(trialId: string): void;
 }
@@ -25,8 +26,7 @@ const VERBS: Record<Action, string> = {
 const FILTERS: Record<Action, string> = { stop: "Stop", pause: "Pause", resume: "Resume", continue: "Go on" };
 const FIRST_SHOWN = 100;
 
-export function Decisions({ decisions, query, onHover, onPick }: DecisionsProps) {
-  const filter = query.get("decisions") as Action | null;
+export const Decisions = memo(function Decisions({ decisions, filter, onHover, onPick }: DecisionsProps) {
   const [all, setAll] = useState(false);
   const now = useNow(10_000);
   const matching = filter ? decisions.filter((d) => d.action === filter) : decisions;
@@ -66,6 +66,11 @@ export function Decisions({ decisions, query, onHover, onPick }: DecisionsProps)
       ) : null}
     </section>
   );
+});
+
+/** The kind of decision that the address names; null if it names none. */
+export function parseFilter(text: string | null): Action | null {
+  return text !== null && text in FILTERS ? (text as Action) : null;
 }
 
 function Chip(props: { text: string; count: number; active: boolean; value: string | null }) {

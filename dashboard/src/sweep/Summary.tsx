@@ -1,6 +1,6 @@
 /** The head of a sweep's page: name, state, progress, what was gained and what was saved. */
 
-import type { ReactNode } from "react";
+import { memo, type ReactNode } from "react";
 import type { Scores, Sweep, Trial } from "../api/types";
 import * as format from "../format";
 import { computeSaved, ended, fraction, goal, progress, score, secondsLeft, sweepEnded } from "../state/derive";
@@ -14,7 +14,7 @@ export interface SummaryProps {
   onCancel(): void;
 }
 
-export function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
+export const Summary = memo(function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
   const now = useNow();
   const { summary } = sweep;
   const saved = computeSaved(trials);
@@ -70,7 +70,7 @@ export function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
       </div>
     </section>
   );
-}
+});
 
 function ProgressTile({ sweep, trials, now }: { sweep: Sweep; trials: readonly Trial[]; now: number }) {
   const done = trials.filter(ended).length;
