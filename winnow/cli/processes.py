@@ -77,6 +77,7 @@ class Child:
         delay = min(0.5 * 2**self._deaths, LAST_DELAY)
         self._deaths += 1
         self._next_start = time.monotonic() + delay
+        self._kill_group(self.process)
         self.process = None
         return f"{self.name} ended with {describe(status)}; starting it again ({self.log})"
 
@@ -85,16 +86,19 @@ class Child:
             self.process.terminate()
 
     def end(self) -> None:
-        """Ask it to end, wait, then kill its whole group."""
+        """Ask it to end, wait, then kill what is left of its group."""
         if self.process is None:
             return
         self.ask_to_end()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(self.grace)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self._kill_group(self.process)
+        self.process.wait()
+
+    def _kill_group(self, process: subprocess.Popen[bytes]) -> None:
+        """Nothing that it started outlives it, but what has left its group (a sweep's driver)."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def last_lines(self, count: int = 15) -> str:
         """The end of its log, for a message about why it does not start."""

@@ -77,7 +77,7 @@ def up(options: UpOptions, say: Callable[[str], None] = print) -> None:
             ray.start()
         _migrate(env, logs)
         for name, module in (("api", "api"), ("orchestrator", "orchestrator")):
-            child = Child(name, _python("-m", module), env, logs / f"{name}.log")
+            child = Child(name, [sys.executable, "-m", module], env, logs / f"{name}.log")
             children.append(child)
             child.start()
         _wait_until_ready(url, children, ended)
@@ -173,6 +173,8 @@ def _environment(home: Path, options: UpOptions) -> dict[str, str]:
     env.setdefault("TORCH_EXTENSIONS_DIR", str(home / "cache" / "torch_extensions"))
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     env.setdefault("PYTHONUNBUFFERED", "1")
+    # A folder of the user's that is named like one of our packages must not be taken for it.
+    env["PYTHONSAFEPATH"] = "1"
     if env.get("WINNOW_RAY_ADDRESS"):
         env["RAY_ADDRESS"] = env["WINNOW_RAY_ADDRESS"]
     if not env.get("RAY_ADDRESS"):
@@ -186,11 +188,6 @@ def _port(wanted: int | None) -> int:
     if not port_is_free(wanted):
         raise WinnowError(f"port {wanted} is in use; choose another with --port, or leave it out")
     return wanted
-
-
-def _python(*arguments: str) -> list[str]:
-    # -P: a folder of the user's that is named like one of our packages must not be taken for it.
-    return [sys.executable, "-P", *arguments]
 
 
 def _local_ray(
@@ -225,7 +222,7 @@ def _local_ray(
 
 def _migrate(env: dict[str, str], logs: Path) -> None:
     done = subprocess.run(
-        _python("-m", "orchestrator", "migrate"),
+        [sys.executable, "-m", "orchestrator", "migrate"],
         env=env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -241,7 +238,7 @@ def _migrate(env: dict[str, str], logs: Path) -> None:
 
 
 def _wait_until_ready(url: str, children: list[Child], ended: Callable[[], bool]) -> None:
-    """Return once the API answers and the orchestrator reports. Raise WinnowError if that fails."""
+    """Return once the API answers and the orchestrator has found the cluster; else raise."""
     deadline = time.monotonic() + START_SECONDS
     while not ended():
         for child in children:
@@ -251,10 +248,13 @@ def _wait_until_ready(url: str, children: list[Child], ended: Callable[[], bool]
                     f"{child.log}:\n{child.last_lines()}"
                 )
         found = health(url)
-        if found and found.status == "ok":
+        if found and found.status == "ok" and found.cluster:
             return
         if time.monotonic() > deadline:
-            what = "the API does not answer" if found is None else "the orchestrator is silent"
+            what = "the API does not answer"
+            if found is not None:
+                silent = found.orchestrator == "silent"
+                what = "the orchestrator is silent" if silent else "the Ray cluster does not answer"
             raise WinnowError(f"{what} after {START_SECONDS:g} s; see {children[0].log.parent}")
         time.sleep(0.2)
 
