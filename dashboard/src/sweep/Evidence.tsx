@@ -8,6 +8,8 @@ type Row = Record<string, unknown>;
 /** Said elsewhere on the card already. */
 const HIDDEN = new Set(["point", "code"]);
 
+const NAMES: Record<string, string> = { loo_errors: "Leave-one-out errors", may_not: "May not, since" };
+
 export function Evidence({ evidence }: { evidence: Record<string, unknown> }) {
   const entries = Object.entries(withWeights(evidence)).filter(([k, v]) => !HIDDEN.has(k) && !isEmpty(v));
   const tables = entries.filter(([, v]) => asTable(v) !== null);
@@ -18,17 +20,17 @@ export function Evidence({ evidence }: { evidence: Record<string, unknown> }) {
     <div className="evidence">
       <Values entries={plain} />
       {tables.map(([key, value]) => (
-        <EvidenceTable key={key} name={key} rows={asTable(value)!} />
+        <EvidenceTable key={key} title={name(key)} rows={asTable(value)!} />
       ))}
       {groups.map(([key, value]) => (
         <section key={key}>
-          <h4>{format.title(key)}</h4>
+          <h4>{name(key)}</h4>
           <Values entries={Object.entries(value).filter(([, v]) => !isEmpty(v))} />
         </section>
       ))}
       {texts.map(([key, text]) => (
         <p key={key}>
-          <span className="faint">{format.title(key)}: </span>
+          <span className="faint">{name(key)}: </span>
           {String(text)}
         </p>
       ))}
@@ -50,13 +52,13 @@ function Values({ entries }: { entries: [string, unknown][] }) {
   );
 }
 
-function EvidenceTable({ name, rows }: { name: string; rows: [string, Row][] }) {
+function EvidenceTable({ title, rows }: { title: string; rows: [string, Row][] }) {
   const columns = [...new Set(rows.flatMap(([, row]) => Object.keys(row)))].slice(0, 5);
   return (
     <table>
       <thead>
         <tr>
-          <th>{format.title(name)}</th>
+          <th>{title}</th>
           {columns.map((column) => (
             <th key={column} className="num">{format.title(column)}</th>
           ))}
@@ -94,6 +96,10 @@ function cell(column: string, value: unknown): ReactNode {
       .join(" · ");
   }
   return format.value(value);
+}
+
+function name(key: string): string {
+  return NAMES[key] ?? format.title(key);
 }
 
 /** Features with the weights of the same names as one more column. */

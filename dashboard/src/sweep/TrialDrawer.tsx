@@ -76,7 +76,11 @@ function Facts({ trial, sweep }: { trial: Trial; sweep: Sweep }) {
     ["Gradient norm", format.number(trial.grad_norm)],
     [
       trial.value === null ? "Objective so far" : "Objective",
-      by.metric === "eval/loss" ? `${format.loss(objective)} held-out loss` : `${format.percent(objective)} exact match`,
+      objective === null
+        ? format.ABSENT
+        : by.metric === "eval/loss"
+          ? `${format.loss(objective)} held-out loss`
+          : `${format.percent(objective)} exact match`,
     ],
     ["Exact match", format.percent(trial.exact_match)],
     ["Worker time", format.duration(trial.seconds)],
