@@ -134,7 +134,11 @@ def build_model(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) ->
 def _train(model: LlamaForCausalLM, documents: list[list[int]], args: argparse.Namespace) -> None:
     """AdamW, warmup over the first 2 % and cosine decay over the rest of the run."""
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=args.weight_decay
+        model.parameters(),
+        lr=args.learning_rate,
+        betas=(0.9, 0.95),
+        weight_decay=args.weight_decay,
+        fused=True,
     )
     batches = _batches(documents, args)
     start, step, progress, recent = time.monotonic(), 0, 0.0, []
@@ -142,7 +146,7 @@ def _train(model: LlamaForCausalLM, documents: list[list[int]], args: argparse.N
         factor = min(progress / 0.02, 0.5 * (1 + math.cos(math.pi * progress))) if step else 0.0
         for group in optimizer.param_groups:
             group["lr"] = args.learning_rate * factor
-        loss = _batch_loss(model, next(batches))
+        loss = _batch_loss(model, next(batches), args.autocast)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -173,8 +177,11 @@ def _batches(documents: list[list[int]], args: argparse.Namespace) -> Iterator[t
                 yield torch.tensor(rows, device=args.device).view(args.batch, args.length)
 
 
-def _batch_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
-    logits = model(input_ids=rows).logits[:, :-1]
+def _batch_loss(
+    model: LlamaForCausalLM, rows: torch.Tensor, autocast: bool = False
+) -> torch.Tensor:
+    with torch.autocast(rows.device.type, torch.bfloat16, enabled=autocast):
+        logits = model(input_ids=rows).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
 
 
@@ -207,6 +214,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--steps", type=int, default=0, help="a fixed length instead of --minutes")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
