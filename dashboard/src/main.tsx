@@ -5,6 +5,9 @@ import { adoptTokenFromAddress } from "./api/token";
 import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/pages.css";
+import "./styles/panels.css";
+import "./styles/trial.css";
+import "./styles/sweep.css";
 
 adoptTokenFromAddress();
 
