@@ -98,10 +98,19 @@ def check(config: TrainConfig) -> int:
 
 def train(config: TrainConfig, *, verbose: bool = False) -> int:
     """Train as the environment that torchrun sets says; alone without it."""
+    from trainer.check import check as run_check
+
+    rank = int(os.environ.get("RANK", "0"))
+    report = run_check(config)  # before torch is imported: mistakes are told within a second
+    if not report.ok:
+        if rank == 0:
+            for error in report.errors:
+                print(f"error: {error.message}", file=sys.stderr)
+        return MISTAKE
+
     from trainer import checkpoint, engine
     from trainer.loop import Run
 
-    rank = int(os.environ.get("RANK", "0"))
     engine.join(
         rank,
         int(os.environ.get("WORLD_SIZE", "1")),

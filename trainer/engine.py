@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -74,6 +75,8 @@ def join(
         MASTER_PORT=str(master_port),
     )
     _deepspeed_logger.setLevel(logging.INFO if verbose else logging.ERROR)
+    # DeepSpeed calls functions that torch has renamed.
+    warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
     # The shared-memory all-reduce is compiled on first use (half a minute, and a compiler must be
     # there) and leaves segments behind when a rank is killed; gloo is fast enough on CPU.
     _compatible_ops["deepspeed_shm_comm"] = False

@@ -63,6 +63,8 @@ class Run:
         self._warmup = warmup_steps(config, self.total_steps)
         self._stream = SampleStream(len(self.data.train), config.seed)
 
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         model = load_model(folder)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})

@@ -84,14 +84,15 @@ def plan_step(
         equal_counts: give every rank the same number of micro-batches, adding empty ones.
 
     Returns:
-        Positions in `lengths`, indexed [rank][micro-batch]; each position occurs exactly once.
+        Positions in `lengths`, indexed [rank][micro-batch]; each occurs exactly once. Every rank
+        gets at least one micro-batch, if an empty one: it has to take part in the reduction.
     """
     costs = [n + n * n / QUADRATIC_TOKENS for n in lengths]
     plan: list[list[list[int]]] = []
     for mine in spread(costs, ranks):
         sizes = [lengths[i] for i in mine]
         bins = padded_bins(sizes, cap) if padded else packed_bins(sizes, cap)
-        plan.append([[mine[i] for i in part] for part in bins])
+        plan.append([[mine[i] for i in part] for part in bins] or [[]])
     if equal_counts:
         most = max(len(part) for part in plan)
         for part in plan:

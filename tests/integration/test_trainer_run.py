@@ -379,7 +379,7 @@ def test_a_memorised_set_is_answered_and_the_export_reproduces_it(
     (exported,) = batch.checkpoints
     assert exported.kind == "export"
 
-    model = AutoModelForCausalLM.from_pretrained(exported.path)
+    model: Any = AutoModelForCausalLM.from_pretrained(exported.path)
     tokenizer = AutoTokenizer.from_pretrained(exported.path)
     total, count = 0.0, 0
     for sample in sums(6, seed=4):

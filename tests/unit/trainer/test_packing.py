@@ -85,13 +85,18 @@ def test_each_sample_lands_on_one_rank_once_and_no_micro_batch_exceeds_the_cap(
     for rank in plan:
         for part in rank:
             tokens = [sizes[i] for i in part]
-            assert (len(tokens) * max(tokens) if padded else sum(tokens)) <= cap
+            assert (len(tokens) * max(tokens, default=0) if padded else sum(tokens)) <= cap
 
 
 @given(sizes=sizes, ranks=st.integers(2, 5))
 def test_equal_counts_adds_empty_micro_batches(sizes: list[int], ranks: int) -> None:
     plan = plan_step(sizes, ranks=ranks, cap=300, padded=False, equal_counts=True)
     assert len({len(rank) for rank in plan}) == 1
+
+
+def test_a_rank_without_samples_still_takes_part() -> None:
+    plan = plan_step([9], ranks=3, cap=20, padded=False, equal_counts=False)
+    assert plan == [[[0]], [[]], [[]]]
 
 
 @given(sizes=sizes)
