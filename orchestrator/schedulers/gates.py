@@ -145,8 +145,9 @@ class DivergenceGate:
         bends = [abs(a - 2 * b + c) for a, b, c in zip(first, first[1:], first[2:], strict=False)]
         deviation = 1.4826 * median(bends) / math.sqrt(6)
         # The first steps come before a bad rate has done its harm. A single one would be too noisy:
-        # the median of three, plus its standard error.
-        start = min(median(first), median(first[:3]) + 0.7 * deviation)
+        # the median of three, plus its standard error (bounded: scatter may be the blow-up itself).
+        early = median(first[:3])
+        start = min(median(first), early + min(0.7 * deviation, max(abs(early), 1.0) / 2))
         # From few steps start and deviation are themselves uncertain.
         rise = max(DEVIATIONS * deviation, LEAST_RISE * abs(start)) * (1 + 4 / self.start_steps)
         rise = min(rise, max(CERTAIN_RISE, abs(start)))

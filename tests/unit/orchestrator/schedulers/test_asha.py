@@ -156,6 +156,16 @@ def test_a_user_who_stops_a_paused_trial_takes_it_out_of_the_game() -> None:
     assert scheduler.finish() == []
 
 
+def test_a_restart_does_not_wake_a_paused_trial_that_a_user_has_stopped() -> None:
+    scheduler = asha(trials=1)
+    paused = reach(scheduler, 0, 2.0)
+    rebuilt = asha(trials=1)
+    rebuilt.completed("t0", Outcome("CANCELED", "user", None))
+    rebuilt.replay(paused)
+    assert rebuilt.next(0) is None
+    assert rebuilt.finish() == []
+
+
 def test_records_of_an_unknown_trial_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"'t9' is not known; add it"):
         asha(1).observe("t9", [], [])

@@ -103,6 +103,7 @@ def test_a_rate_near_zero_is_marked_and_gets_no_credit_for_its_low_norm(trial) -
     assert decision.rule == "first-rung"
     assert decision.evidence["underfit"] is True
     assert decision.evidence["queue_score"] >= 0
+    assert decision.evidence["predicted"] >= 0
     assert decision.action is Action.CONTINUE
     assert "hardly learns" in decision.reason
 
@@ -174,6 +175,25 @@ def test_with_no_outcome_the_model_is_the_paper_s_sign_at_a_small_weight(trial) 
     assert fit.mean[0] < fit.mean[1]
     assert abs(fit.mean[0]) < 0.2
     assert not fit.earned
+
+
+def test_what_it_says_of_a_trial_does_not_rest_on_that_trial_s_own_outcome(trial) -> None:
+    rng = random.Random(1)
+    known = [
+        Example(
+            early_features(trial(n, norm=math.exp(rng.gauss(0, 1)), seed=n).steps[:20]),
+            {"learning_rate": math.exp(rng.gauss(0, 1)), "effective_batch_size": 16},
+            rng.gauss(0, 1),
+            rng.choice([0.35, 1.0]),
+        )
+        for n in range(12)
+    ]
+    fit = fit_outcomes(known)
+    for n in range(12):
+        without = fit_outcomes(
+            [replace(e, outcome=None, weight=0.0) if i == n else e for i, e in enumerate(known)]
+        )
+        assert fit.mean[n] == pytest.approx(without.mean[n])
 
 
 def test_signs_are_learned_and_rate_explains_away_what_is_its_doing(trial) -> None:

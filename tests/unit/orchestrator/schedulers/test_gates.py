@@ -77,6 +77,18 @@ def test_a_rate_that_destroys_the_model_at_its_second_step_is_caught(trial) -> N
     assert step <= 30
 
 
+def test_a_start_that_is_all_scatter_hides_no_blow_up(trial) -> None:
+    healthy = trial(0, final=2.0, start=2.5, batch=16, noise=0.2, seed=1)
+    wild = random.Random(0)
+    steps = [
+        s if s.step <= 2 else replace(s, loss=wild.choice([9.0, 12.0, 30.0, 60.0]))
+        for s in healthy.steps
+    ]
+    found, step = read(replace(healthy, steps=tuple(steps)), 16)
+    assert found is not None
+    assert step <= 32
+
+
 @pytest.mark.parametrize("field", ["loss", "grad_norm"])
 def test_a_number_that_is_not_finite_ends_the_trial_at_once(trial, field: str) -> None:
     healthy = trial(0)
@@ -148,4 +160,6 @@ def test_steps_done_again_after_a_crash_replace_the_first_ones(trial) -> None:
     scheduler.add(healthy.info)
     scheduler.observe("t0", bad.steps[:26], [])
     rest = [scheduler.observe("t0", [s], []) for s in healthy.steps[15:]]
+    rest.append(scheduler.observe("t0", bad.steps[10:26], []))
+    rest += [scheduler.observe("t0", [s], []) for s in healthy.steps[15:40]]
     assert all(d is None or d.action is not Action.STOP for d in rest)

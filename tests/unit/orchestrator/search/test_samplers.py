@@ -117,14 +117,14 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def test_diverged_trials_teach_tpe_to_keep_away() -> None:
+def test_diverged_trials_teach_tpe_to_keep_away_however_well_they_began() -> None:
     good = [
-        Told(n, p, TrialState.COMPLETED, value=1.0 + 0.01 * n)
-        for n, p in enumerate(drawn(6, 1e-6, 1e-1))
+        Told(n, p, TrialState.PRUNED, reason="asha", held_out=1.0 + 0.01 * n, rung=0)
+        for n, p in enumerate(drawn(15, 1e-6, 1e-3))
     ]
     bad = [
-        Told(50 + n, p, TrialState.PRUNED, reason="diverged")
-        for n, p in enumerate(drawn(12, 1e-3, 1e-1))
+        Told(50 + n, p, TrialState.PRUNED, reason="diverged", held_out=0.1, rung=2)
+        for n, p in enumerate(drawn(3, 1e-2, 2e-2))
     ]
     assert mean([s > -3 for s in suggestions(good + bad)]) <= 0.2
 
