@@ -12,8 +12,11 @@ moment rank 0 has finished the last step of a trial until it has finished the fi
 next. For us that is on warm workers. Ray Train has no warm case: it starts new ones every time.
 
 *Cold start* is the time from a trial being handed to a free slot until its first optimizer step, on
-workers that have yet to be started. For us, the first trial of each of several Tune runs (the slot
-is free, Ray is up); for the peer, every trial, from the moment Tune creates it.
+workers that have yet to be started (Ray is up, the slot is free). For us, the first trial of a Tune
+run; for the peer, every trial, from the moment Tune creates it.
+
+Half of our trials run before the peer's and half after, each half in a new process and a new Ray: a
+machine that is busier at one time than at another shows in the range of our samples.
 
 Where the two can't be measured alike, it is to the peer's advantage: its steps are timed in the
 rank, ours where their reports arrive (see `turnaround_ours.py`); it reports once a trial, ours
@@ -101,14 +104,15 @@ def compare(quick: bool, console: Console) -> Comparison:
     Raises:
         BenchmarkFailed: one couldn't be measured, or they didn't train the same.
     """
-    groups, trials, peer_trials = (2, 2, 2) if quick else (2, 4, 3)
+    half, peer_trials = (2, 2) if quick else (4, 3)
     with tempfile.TemporaryDirectory(prefix="winnow-turnaround-") as name:
         folder = Path(name)
         with console.status("Making a model and data, and a first run to warm the caches"):
             workload = make_workload(folder, STEPS)
             _prepare(workload)
-        ours = _measure("ours", workload, (groups, trials), console)
-        peer = _measure("ray_train", workload, (peer_trials, 1), console)
+        ours = _measure("ours", workload, range(half), console)
+        peer = _measure("ray_train", workload, range(peer_trials), console)
+        ours += _measure("ours", workload, range(half, 2 * half), console)
         parameters = count_parameters(folder / "model")
     check_same_work(ours, peer)
     return Comparison(
@@ -172,18 +176,15 @@ def check_same_work(ours: Sequence[Marks], peer: Sequence[Marks]) -> None:
 # --- a side is a process of its own -----------------------------------------------------------
 
 
-def _measure(
-    side: str, workload: Workload, sizes: tuple[int, int], console: Console
-) -> list[Marks]:
-    """Run one side in a process of its own, telling how far it is."""
-    marks = workload.folder / f"{side}.jsonl"
-    log = workload.folder / f"{side}.log"
-    count = sizes[0] * sizes[1]
+def _measure(side: str, workload: Workload, trials: range, console: Console) -> list[Marks]:
+    """Run trials of one side in a process of its own, telling how far it is."""
+    marks = workload.folder / f"{side}-{trials.start}.jsonl"
+    log = marks.with_suffix(".log")
     command = [
-        *(sys.executable, "-m", "benchmarks.turnaround", "--side", side),
-        *(str(workload.folder), str(workload.steps), *map(str, sizes)),
+        *(sys.executable, "-m", "benchmarks.turnaround", "--side", side, str(marks)),
+        *map(str, (workload.folder, workload.steps, trials.start, trials.stop)),
     ]
-    deadline = time.monotonic() + SECONDS_PER_TRIAL * (count + 1)
+    deadline = time.monotonic() + SECONDS_PER_TRIAL * (len(trials) + 1)
     title = "winnow" if side == "ours" else PEER
     shown = 0
     with log.open("wb") as stream, console.status(f"{title}: starting Ray") as status:
@@ -200,22 +201,22 @@ def _measure(
                 for index in range(shown, len(done)):
                     console.print(_line(title, done, index), highlight=False)
                 shown = len(done)
-                status.update(f"{title}: trial {min(shown + 1, count)} of {count}")
+                status.update(f"{title}: {len(done)} of {len(trials)} trials done")
                 time.sleep(0.5)
         finally:
             _end(process)
     done = read_marks(marks)
     for index in range(shown, len(done)):
         console.print(_line(title, done, index), highlight=False)
-    if process.returncode != 0 or len(done) != count:
+    if process.returncode != 0 or len(done) != len(trials):
         tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-40:])
-        raise BenchmarkFailed(f"{title} trained {len(done)} of {count} trials:\n{tail}")
+        raise BenchmarkFailed(f"{title} trained {len(done)} of {len(trials)} trials:\n{tail}")
     return done
 
 
 def _line(title: str, marks: Sequence[Marks], index: int) -> str:
     now = marks[index]
-    text = f"[dim]{title:<18}[/]trial {index + 1} "
+    text = f"[dim]{title:<18}[/]trial {now.trial + 1} "
     if index and marks[index - 1].group == now.group:
         return text + f"{now.first_step - marks[index - 1].last_step:6.2f} s turnaround, warm"
     text += f"{now.first_step - now.handed:6.2f} s cold start"
@@ -257,7 +258,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _run_side(side: str, workload: Workload, sizes: tuple[int, int]) -> None:
+def _run_side(side: str, workload: Workload, trials: range, marks: Path) -> None:
     import ray
 
     _end_with_parent()
@@ -270,12 +271,8 @@ def _run_side(side: str, workload: Workload, sizes: tuple[int, int]) -> None:
         logging_level=logging.ERROR,
     )
     module = importlib.import_module(f"benchmarks.turnaround_{side}")
-    marks = workload.folder / f"{side}.jsonl"
     try:
-        if side == "ours":
-            module.run(workload, *sizes, marks)
-        else:
-            module.run(workload, sizes[0], marks)
+        module.run(workload, trials, marks)
     finally:
         ray.shutdown()
 
@@ -300,7 +297,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--side"]:
-        _, _, name, folder, steps, first, second = sys.argv
-        _run_side(name, Workload(Path(folder), int(steps)), (int(first), int(second)))
+        _, _, name, marks_file, folder, steps, start, stop = sys.argv
+        work = Workload(Path(folder), int(steps))
+        _run_side(name, work, range(int(start), int(stop)), Path(marks_file))
     else:
         sys.exit(main())

@@ -17,19 +17,17 @@ from orchestrator.raytune.workers import Control
 from trainer.metrics import Batch
 
 
-def run(workload: Workload, groups: int, trials: int, marks: Path) -> None:
-    """Train `groups` × `trials`, each group's first trial on workers that it has to start.
+def run(workload: Workload, trials: range, marks: Path) -> None:
+    """Train `trials`, one after another: the first on workers that it has to start.
 
     Raises:
         RuntimeError: a trial failed, or a report held several steps.
     """
     shape = GroupShape(ranks=RANKS, cpus_per_rank=1, gpus_per_rank=0, report_seconds=0.0)
-    for group in range(groups):
-        first = group * trials
-        conductor = Timekeeper(workload, group, range(first, first + trials), marks)
-        tune_run.run(conductor, shape)
-        if conductor.error:
-            raise RuntimeError(conductor.error)
+    conductor = Timekeeper(workload, trials, marks)
+    tune_run.run(conductor, shape)
+    if conductor.error:
+        raise RuntimeError(conductor.error)
 
 
 class Timekeeper:
@@ -45,14 +43,13 @@ class Timekeeper:
     def __init__(
         self,
         workload: Workload,
-        group: int,
         trials: range,
         marks: Path,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._workload = workload
-        self._group = group
+        self._group = trials.start
         self._waiting = list(trials)
         self._file = marks
         self._marks: Marks | None = None

@@ -23,7 +23,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from benchmarks.workload import RANKS, Marks, Workload, steps_of, write_marks
 
 
-def run(workload: Workload, trials: int, marks: Path) -> None:
+def run(workload: Workload, trials: range, marks: Path) -> None:
     """Train `trials`, one after another.
 
     Raises:
@@ -38,7 +38,7 @@ def run(workload: Workload, trials: int, marks: Path) -> None:
                 "folder": str(workload.folder),
                 "steps": workload.steps,
                 "marks": str(marks),
-                "trial": ray.tune.grid_search(list(range(trials))),
+                "trial": ray.tune.grid_search(list(trials)),
                 # Drawn when Tune makes the trial, which it does once the one before has ended.
                 "handed": ray.tune.sample_from(lambda _: time.time()),
             },

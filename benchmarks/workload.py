@@ -67,6 +67,7 @@ class Workload:
 class Marks:
     """When one trial did what (seconds, `time.time()`), and the losses of its steps.
 
+    Trials of one `group` ran on the same workers, which its first one had to start.
     `handed`: the trial was taken into a free slot. `first_step`, `last_step`: rank 0 had finished
     that optimizer step. `benchmarks/turnaround.py` says how each side takes them.
     """

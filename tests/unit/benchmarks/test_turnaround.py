@@ -77,7 +77,7 @@ def step(number: int, seconds: float) -> StepRecord:
 
 def timekeeper(tmp_path: Path, trials: int = 1) -> tuple[Timekeeper, Clock, Path]:
     clock, file = Clock(), tmp_path / "marks.jsonl"
-    return Timekeeper(Workload(tmp_path, 2), 0, range(trials), file, clock), clock, file
+    return Timekeeper(Workload(tmp_path, 2), range(trials), file, clock), clock, file
 
 
 def test_our_first_step_is_timed_late_and_our_last_step_never(tmp_path: Path) -> None:
