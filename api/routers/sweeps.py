@@ -19,6 +19,10 @@ router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(pattern=ID)]
+TrialIds = Annotated[
+    str | None,
+    Query(description="Ids, with commas between", pattern=r"^[A-Za-z0-9_,-]{0,50000}$"),
+]
 EventId = Annotated[int, Query(ge=0, lt=2**63)]
 
 _SPEC = {"$ref": "#/components/schemas/SweepSpec"}
@@ -89,9 +93,7 @@ def list_trials(
 def get_metrics(
     sweep_id: Id,
     store: StoreOf,
-    trials: Annotated[
-        str | None, Query(description="Ids, with commas between", pattern=r"^[A-Za-z0-9_,-]{0,50000}$")
-    ] = None,
+    trials: TrialIds = None,
     max_points: Annotated[int, Query(ge=2, le=10_000, description="A trial")] = 500,
     after_step: Annotated[int, Query(ge=0, lt=2**31)] = 0,
 ) -> Metrics:

@@ -49,11 +49,7 @@ class SweepView:
             return 0.0
         if self.ended:
             return 1.0
-        done = sum(
-            1.0 if t.state.ended else min(1.0, t.samples / max(t.total_samples, 1))
-            for t in self.searching
-        )
-        return min(1.0, done / self.sweep.summary.planned)
+        return min(1.0, sum(map(_done, self.searching)) / self.sweep.summary.planned)
 
     def seconds_left(self, now: datetime) -> float | None:
         """Guess: trials to come train as many samples as those that were judged did on average.
@@ -90,6 +86,14 @@ def is_verdict(event: Event) -> bool:
         and event.data.get("action") != "continue"
         and event.data.get("acted") is True
     )
+
+
+def _done(trial: Trial) -> float:
+    """A paused trial counts for half at least: most are never called back."""
+    if trial.state.ended:
+        return 1.0
+    part = min(1.0, trial.samples / max(trial.total_samples, 1))
+    return 0.5 + part / 2 if trial.state is TrialState.PAUSED else part
 
 
 def _rank(trial: Trial) -> tuple[int, float, int]:
