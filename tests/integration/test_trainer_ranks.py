@@ -1,7 +1,7 @@
 """Runs on two ranks: the same curve as on one, and no rank left waiting for another.
 
-Run by torchrun, this file is the rank's program: it makes each run that is listed in a JSON file
-in turn, in one process group, as warm workers do, and writes what `advance` returned.
+Run by itself, this file is a rank's program: it makes each run that is listed in a JSON file in
+turn, in one process group, as warm workers do, and writes what `advance` returned.
 """
 
 from __future__ import annotations
@@ -85,19 +85,31 @@ def launch(folder: Path, ranks: int, scenarios: dict[str, Any]) -> list[dict[str
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)),
-            *("--master-addr", "127.0.0.1", "--master-port", str(port), __file__, str(file)),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    common = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(file)],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors[-4000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     return [json.loads(file.with_suffix(f".rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
