@@ -21,6 +21,7 @@ class Curve:
 
     steps: list[StepRecord] = field(default_factory=list)
     _evaluations: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
+    _held_out: dict[tuple[int, int], HeldOut | None] = field(default_factory=dict)
 
     def extend(self, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]) -> int:
         """Take in a batch. Returns how many of the steps kept before it are still there."""
@@ -30,6 +31,8 @@ class Curve:
                 self.steps.pop()
             kept = min(kept, len(self.steps))
             self.steps.append(record)
+        if evaluations:
+            self._held_out.clear()
         for evaluation in evaluations:
             if evaluation.split == "eval":
                 at = self._evaluations.setdefault(evaluation.samples, {})
@@ -44,10 +47,12 @@ class Curve:
 
     def held_out(self, low: int, high: int) -> HeldOut | None:
         """The first evaluation with low ≤ samples < high; None if there is none."""
-        at = min((s for s in self._evaluations if low <= s < high), default=None)
-        if at is None:
-            return None
-        return HeldOut(at, mean_loss(list(self._evaluations[at].values())))
+        if (low, high) not in self._held_out:
+            at = min((s for s in self._evaluations if low <= s < high), default=None)
+            self._held_out[low, high] = (
+                None if at is None else HeldOut(at, mean_loss(list(self._evaluations[at].values())))
+            )
+        return self._held_out[low, high]
 
     def until(self, samples: int) -> list[StepRecord]:
         """The steps that ended at `samples` or before."""

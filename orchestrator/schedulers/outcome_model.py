@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist, median
 from typing import Any
@@ -169,7 +170,12 @@ def normal_scores(values: Sequence[float]) -> list[float]:
         for i in ordered[start:stop]:
             ranks[i] = (start + 1 + stop) / 2
         start = stop
-    return [NormalDist().inv_cdf((r - 0.375) / (n + 0.25)) for r in ranks]
+    return [_blom(r, n) for r in ranks]
+
+
+@lru_cache(maxsize=1 << 16)
+def _blom(rank: float, n: int) -> float:
+    return NormalDist().inv_cdf((rank - 0.375) / (n + 0.25))
 
 
 def _ridge(

@@ -43,13 +43,13 @@ class PaperSign(TrackingScheduler):
         return self._say(trial, Action.STOP, _reason(score), score)
 
     def _call_back(self, waiting: int) -> Decision | None:
+        if not any(t.status is Status.PAUSED for t in self._in_order()):
+            return None
         scores = self._scores()
         paused = sorted(
             (t for t in self._in_order() if t.status is Status.PAUSED),
             key=lambda t: scores[t.info.id]["rank"],
         )
-        if not paused:
-            return None
         best, score = paused[0], scores[paused[0].info.id]
         if score["peers"] >= PEERS and score["rank"] <= score["quota"]:
             return self._say(best, Action.RESUME, _reason(score), score)

@@ -5,7 +5,10 @@ made, and how trials ended. It does not depend on how these were interleaved. So
 rebuilds a scheduler with `add`, `completed` and `replay` for everything that is stored, and then
 `observe` for each trial's stored records, in one batch or many. A point that was judged is never
 judged twice; if `observe` returns a decision during this, it is one that was not stored before the
-driver died, and it is carried out like any other.
+driver died, and it is carried out like any other. For the same reason every PAUSE and STOP that is
+returned must take effect, on a trial that has yielded meanwhile too: the scheduler counts on it.
+
+All evaluations at one point come in one call of `observe`: a rung is judged on what it has.
 
 Shadow mode. The decisions are the ones the rule would make, but the caller carries none out, and
 the scheduler knows it: a trial that was to pause or stop counts as running on, so it is judged at
@@ -68,6 +71,8 @@ class TrackingScheduler(ABC):
         self.shadow = spec.mode == "shadow"
         self._seed = seed
         self._trials: dict[str, Followed] = {}
+        self._ordered: list[Followed] = []
+        self._rung_points: dict[int, list[int]] = {}
 
     # --- the interface ------------------------------------------------------------------------
 
@@ -79,6 +84,7 @@ class TrackingScheduler(ABC):
         if trial.id not in self._trials:
             value = coin(self._seed, trial.number)
             self._trials[trial.id] = Followed(trial, value < self.spec.audit, value)
+            self._ordered = sorted(self._trials.values(), key=lambda t: (t.info.number, t.info.id))
 
     def observe(
         self, trial_id: str, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]
@@ -153,7 +159,7 @@ class TrackingScheduler(ABC):
 
     def _in_order(self) -> list[Followed]:
         """All trials by number, so that nothing hangs on the order in which they came."""
-        return sorted(self._trials.values(), key=lambda t: (t.info.number, t.info.id))
+        return self._ordered
 
     def _nothing_left(self, waiting: int) -> bool:
         """Nothing runs, nothing is to come, and no trial has completed: someone has to go on."""
@@ -163,7 +169,10 @@ class TrackingScheduler(ABC):
 
     def _points(self, total_samples: int) -> list[int]:
         """Samples of each rung of the specification, in its order."""
-        return [max(1, math.ceil(r * total_samples - 1e-9)) for r in self.spec.rungs]
+        if total_samples not in self._rung_points:
+            points = [max(1, math.ceil(r * total_samples - 1e-9)) for r in self.spec.rungs]
+            self._rung_points[total_samples] = points
+        return self._rung_points[total_samples]
 
     def _deepest_rung(self, trial: Followed) -> tuple[int, HeldOut] | None:
         """Index and held-out loss of the last rung at which the trial was evaluated."""
