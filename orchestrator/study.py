@@ -120,7 +120,9 @@ class Study:
         """Store what an attempt did and decide what it does next."""
         trial = self._by_attempt(attempt_id)
         decision, acts = self._judge(trial, batch)
-        end = self._end_of(trial, batch, decision)
+        if decision is not None and acts and decision.action in (Action.PAUSE, Action.STOP):
+            self._intend(trial, decision)
+        end = self._end_of(trial, batch)
 
         with self._store.guarded(self._lease) as tx:
             tx.record(trial.id, trial.attempt, batch)
@@ -133,8 +135,6 @@ class Study:
         if end is not None:
             self._ended(trial, *end)
             return "stop"
-        if decision is not None and acts and decision.action in (Action.PAUSE, Action.STOP):
-            self._intend(trial, decision)
         return trial.intent[0] if trial.intent else "go"
 
     def lost(self, attempt_id: str, message: str) -> None:
@@ -274,16 +274,17 @@ class Study:
         if trial.kind != "search" or not (batch.steps or batch.evaluations):
             return None, False
         decision = self._scheduler.observe(trial.id, batch.steps, batch.evaluations)
+        leaving = trial.intent is not None and trial.intent[1] is not TrialState.PENDING
         acts = (
             decision is not None
             and self.spec.scheduler.mode == "act"
-            and batch.status == "running"
-            and trial.intent is None
+            and batch.status != "completed"
+            and not leaving
         )
         return decision, acts
 
     def _end_of(
-        self, trial: _Trial, batch: Batch, decision: Decision | None
+        self, trial: _Trial, batch: Batch
     ) -> tuple[TrialState, str | None, str | None, float | None] | None:
         """The state that a report ends the attempt in: (state, reason, message, value), or None."""
         if batch.status == "running":
@@ -295,13 +296,11 @@ class Study:
                 return TrialState.PENDING, "infrastructure", "yielded without being asked", None
             _, state, reason, message = trial.intent
             return state, reason, message, None
-        return self._failed(trial, batch, decision)
+        return self._failed(trial, batch)
 
-    def _failed(
-        self, trial: _Trial, batch: Batch, decision: Decision | None
-    ) -> tuple[TrialState, str, str, None]:
-        if trial.intent is not None and trial.intent[1] is not TrialState.PAUSED:
-            _, state, reason, message = trial.intent  # its workers were ended because we asked
+    def _failed(self, trial: _Trial, batch: Batch) -> tuple[TrialState, str, str, None]:
+        if trial.intent is not None and trial.intent[1].ended:
+            _, state, reason, message = trial.intent  # it was to end anyway
             return state, reason, message, None
         failure = batch.failure
         message = failure.message if failure else str(batch.notes.get("message", "it failed"))
@@ -312,8 +311,7 @@ class Study:
             return TrialState.FAILED, "infrastructure", f"{message} ({trial.lost} times)", None
         code = failure.code if failure else "error"
         if code == "diverged":
-            why = decision.reason if decision is not None else message
-            return TrialState.PRUNED, "diverged", why, None
+            return TrialState.PRUNED, "diverged", message, None
         if failure is not None and failure.detail:
             log.warning("trial %s failed: %s\n%s", trial.id, message, failure.detail)
         return TrialState.FAILED, code, message, None
@@ -326,8 +324,11 @@ class Study:
         message: str | None,
         value: float | None,
     ) -> None:
+        lost_while_pausing = state is TrialState.PENDING and _pausing(trial)
         trial.state, trial.reason, trial.message = state, reason, message
         trial.value, trial.intent = value, None
+        if lost_while_pausing:
+            trial.state = TrialState.PAUSED  # PENDING in its row; it waits to be called back
         if state.ended:
             self._drop_state_checkpoints(trial)
             if trial.kind == "search":
@@ -514,6 +515,11 @@ class Study:
         """Free the disk of what an ended trial would have resumed from; exports stay."""
         for folder in (self._folder / f"trial-{trial.number}").glob("attempt-*/checkpoints"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pausing(trial: _Trial) -> bool:
+    """Whether the scheduler has set it aside, but it has not yielded yet."""
+    return trial.intent is not None and trial.intent[1] is TrialState.PAUSED
 
 
 def _mean_loss(evaluations: dict[str, Evaluation]) -> float | None:

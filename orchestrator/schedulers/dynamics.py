@@ -1,6 +1,7 @@
 """`dynamics`, the default: a divergence gate, an early look at norm and loss, then halving.
 
-1. The gate (`gates`) ends a diverging trial at once.
+1. The gate (`gates`) ends a diverging trial at once. What escapes it is ended at the first rung at
+   which its held-out loss is far above where training began.
 2. The first rung, before any evaluation, looks at norm and loss. Its model learns from this sweep's
    trials which way they point. As long as too few trials have finished, or the model does no better
    than rate and batch size alone, it ends nobody: it marks trials that don't learn, and settles
@@ -30,7 +31,7 @@ import numpy as np
 from orchestrator.schedulers.asha import ASHA, Standing
 from orchestrator.schedulers.base import Action, Decision, Outcome
 from orchestrator.schedulers.curves import HeldOut
-from orchestrator.schedulers.gates import DivergenceGate
+from orchestrator.schedulers.gates import CERTAIN_RISE, DivergenceGate
 from orchestrator.schedulers.outcome_model import (
     LEAST_POINTS,
     Example,
@@ -132,11 +133,41 @@ class Dynamics(ASHA):
             found = gate.divergence
             evidence = {**found.evidence, "point": "gate", "code": "diverged"}
             return self._decision(trial, Action.STOP, found.rule, found.reason, **evidence)
-        if self._deepest_rung(trial) is not None:
-            return super()._judge(trial)
+        deepest = self._deepest_rung(trial)
+        if deepest is not None:
+            return self._judge_blowup(trial, deepest[1]) or super()._judge(trial)
         if FIRST in trial.judged or trial.curve.samples < self._first(trial):
             return None
         return self._judge_first(trial)
+
+    def _judge_blowup(self, trial: Followed, held_out: HeldOut) -> Decision | None:
+        """The gate's last net: a held-out loss far above that of the model before training.
+
+        A run that blows up in its first few steps leaves no start of its own to compare with. But
+        all trials' first steps are of the same untouched model: their losses, weighted by batch
+        size, say where every trial began.
+        """
+        firsts = [t.curve.steps[0] for t in self._in_order() if t.curve.steps]
+        known = [(s.loss, s.batch_samples) for s in firsts if s.loss is not None]
+        if not known or held_out.loss is None or "gate" in trial.judged:
+            return None
+        start = sum(loss * weight for loss, weight in known) / sum(weight for _, weight in known)
+        threshold = start + max(CERTAIN_RISE, abs(start))
+        if held_out.loss <= threshold:
+            return None
+        reason = (
+            f"its held-out loss is {held_out.loss:.4g} at {held_out.samples:,} samples, far above "
+            f"the {start:.3g} that training began at"
+        )
+        evidence = {
+            "point": "gate",
+            "code": "diverged",
+            "held_out_loss": held_out.loss,
+            "start_loss": start,
+            "threshold": threshold,
+            "starts": len(known),
+        }
+        return self._decision(trial, Action.STOP, "held-out-blowup", reason, **evidence)
 
     def _judge_first(self, trial: Followed) -> Decision | None:
         hope, evidence = self._hope(trial)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.schedulers import Action, make_scheduler
+from orchestrator.schedulers.base import TrialInfo
 from orchestrator.schedulers.gates import Divergence, DivergenceGate
 from orchestrator.schedulers.simulate import Recorded
-from trainer.metrics import StepRecord
+from trainer.metrics import Evaluation, StepRecord
 from winnow.spec import SchedulerSpec
 
 
@@ -163,3 +164,37 @@ def test_steps_done_again_after_a_crash_replace_the_first_ones(trial) -> None:
     rest.append(scheduler.observe("t0", bad.steps[10:26], []))
     rest += [scheduler.observe("t0", [s], []) for s in healthy.steps[15:40]]
     assert all(d is None or d.action is not Action.STOP for d in rest)
+
+
+def step(number: int, loss: float, batch: int = 240) -> StepRecord:
+    return StepRecord(number, number * batch, number, loss, 1.0, 0.1, 0.1, 1, batch)
+
+
+def held_out(samples: int, loss: float) -> Evaluation:
+    return Evaluation(samples // 240, samples, "eval", "held-out", loss, 1000)
+
+
+@pytest.mark.parametrize(("loss", "rule"), [(16.3, "held-out-blowup"), (7.9, "rung")])
+def test_two_steps_that_ruin_the_model_are_caught_at_the_rung(loss: float, rule: str) -> None:
+    scheduler = make_scheduler(SchedulerSpec(), 0)
+    for number in (1, 2):
+        scheduler.add(TrialInfo(f"t{number}", number, {"learning_rate": 0.1}, 3840))
+    scheduler.observe("t1", [step(1, 4.8), step(2, 4.6)], [held_out(480, 4.5)])
+    decision = scheduler.observe("t2", [step(1, 4.8), step(2, 17.9)], [held_out(480, loss)])
+    assert decision is not None
+    assert decision.rule == rule
+    assert (decision.action, decision.code) == (
+        (Action.STOP, "diverged") if rule == "held-out-blowup" else (Action.PAUSE, "asha")
+    )
+
+
+def test_an_untrained_model_is_not_taken_for_a_diverged_one() -> None:
+    """One batch of four may begin far below the others; the start is that of all trials."""
+    scheduler = make_scheduler(SchedulerSpec(), 0)
+    for number in (1, 2):
+        scheduler.add(TrialInfo(f"t{number}", number, {"learning_rate": 1e-7}, 3840))
+    scheduler.observe("t1", [step(1, 4.8), step(2, 4.8)], [held_out(480, 4.8)])
+    few = [step(n, 2.0 + n % 3, batch=4) for n in range(1, 121)]
+    decision = scheduler.observe("t2", few, [held_out(480, 4.8)])
+    assert decision is not None
+    assert decision.rule == "rung"
