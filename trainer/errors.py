@@ -6,7 +6,8 @@
     ├── ModelError          the model folder or hub id cannot be trained
     └── CheckpointError     a checkpoint is damaged or belongs to another run
 
-`code` is the failure code that ends up in `trainer.metrics.Failure`.
+`code` is the failure code that ends up in `trainer.metrics.Failure`. They cross processes, so each
+keeps its arguments for pickle.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ class ConfigError(TrainerError):
     code = "config"
 
     def __init__(self, message: str, pointer: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, pointer)
+        self.message = message
         self.pointer = pointer
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class DataError(TrainerError):
@@ -39,10 +44,14 @@ class DataError(TrainerError):
     code = "data"
 
     def __init__(self, message: str, path: Path | str, line: int | None = None) -> None:
-        where = f"{path}, line {line}" if line is not None else str(path)
-        super().__init__(f"{where}: {message}")
+        super().__init__(message, path, line)
+        self.message = message
         self.path = str(path)
         self.line = line
+
+    def __str__(self) -> str:
+        where = f"{self.path}, line {self.line}" if self.line is not None else self.path
+        return f"{where}: {self.message}"
 
 
 class ModelError(TrainerError):

@@ -13,9 +13,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     Tag,
-    Discriminator,
     model_validator,
 )
 
@@ -76,7 +76,7 @@ class LogUniform(Strict):
 
 
 class IntUniform(Strict):
-    """Whole numbers in [low, high]; `log` spreads them over the logarithm (then `step` must be 1)."""
+    """Whole numbers in [low, high]; `log` spreads them over the logarithm (then `step` is 1)."""
 
     int_uniform: tuple[int, int]
     step: int = Field(default=1, gt=0)
@@ -149,7 +149,7 @@ Parameter = Annotated[
 
 
 class Space(Strict):
-    """The training parameters that a sweep may vary. One that is absent keeps the recipe's value."""
+    """The training parameters that a sweep may vary; absent ones keep the recipe's value."""
 
     learning_rate: Parameter | None = None
     effective_batch_size: Parameter | None = None
@@ -266,7 +266,7 @@ class Training(Strict):
 
 
 class Search(Strict):
-    """How configurations are proposed. `grid` runs every combination; `trials` then caps nothing."""
+    """How configurations are proposed. `grid` runs every combination and takes no `trials`."""
 
     sampler: Literal["random", "grid", "tpe"] = "tpe"
     trials: int | None = Field(default=None, gt=0, le=100_000)
@@ -294,7 +294,9 @@ class SchedulerSpec(Strict):
     @model_validator(mode="after")
     def _rungs_rise(self) -> SchedulerSpec:
         if any(not 0 < r < 1 for r in self.rungs) or list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"rungs: give rising fractions between 0 and 1, got {list(self.rungs)}")
+            raise ValueError(
+                f"rungs: give rising fractions between 0 and 1, got {list(self.rungs)}"
+            )
         return self
 
 
@@ -308,7 +310,7 @@ class Objective(Strict):
     def _mode_fits(self) -> Objective:
         natural = "min" if self.metric == "eval/loss" else "max"
         if self.mode is not None and self.mode != natural:
-            raise ValueError(f"mode: {self.metric} is better when it is {natural}imal; leave mode out")
+            raise ValueError(f"mode: {self.metric} goes with {natural}; leave mode out")
         object.__setattr__(self, "mode", natural)
         return self
 
@@ -359,11 +361,16 @@ class SweepSpec(Strict):
                     f"space: the grid has {size:,} configurations, more than {MAX_GRID:,}; "
                     "list fewer values, or use sampler: tpe with trials"
                 )
+            if self.search.trials is not None:
+                raise ValueError(
+                    f"search.trials: a grid runs all of its {size:,} configurations; leave trials "
+                    "out, or use sampler: random"
+                )
         elif self.search.trials is None:
             raise ValueError(f"search.trials: say how many trials {self.search.sampler} may run")
         for name in ("learning_rate", "effective_batch_size"):
-            given = getattr(self.space, name) is not None or getattr(self.training, name) is not None
-            if not given and self.recipe is None:
+            given = (getattr(self.space, name), getattr(self.training, name), self.recipe)
+            if all(value is None for value in given):
                 raise ValueError(
                     f"{name}: set it in space or training, or name a recipe (tulu, tulu++, lab)"
                 )

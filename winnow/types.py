@@ -99,7 +99,7 @@ class Trial(Model):
 
 
 class SweepSummary(Model):
-    """Where a sweep stands. Saved compute counts training samples: not trained / would have been."""
+    """Where a sweep stands."""
 
     trials: int
     """Search trials created so far."""

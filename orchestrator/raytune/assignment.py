@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One attempt. `config` is a TrainConfig as JSON; `resume_from` the checkpoint to go on from."""
+    """One attempt. `config` is a TrainConfig as JSON; `resume_from` a checkpoint to go on from."""
 
     attempt_id: str
     trial_id: str
@@ -24,4 +24,3 @@ class GroupShape:
     cpus_per_rank: float
     gpus_per_rank: float
     report_seconds: float = 1.0
-    master_host: str | None = None

@@ -14,16 +14,19 @@ import time
 
 import ray
 
+from orchestrator.raytune.workers import die_with_parent
+
 
 def main(every: float = 5.0) -> None:
-    """Print the cluster's total resources again and again; end when the reader has gone."""
+    """Print the cluster's total resources again and again, until the parent ends."""
+    die_with_parent()
     ray.init(
         address=os.environ.get("RAY_ADDRESS"),
         namespace="winnow",
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    while os.getppid() != 1:
+    while True:
         total = ray.cluster_resources()
         sys.stdout.write(json.dumps({k: v for k, v in total.items() if k in KEPT}) + "\n")
         sys.stdout.flush()

@@ -61,7 +61,10 @@ class TrialShell(tune.Trainable):
             name = ray.get_runtime_context().get_actor_id() or "shell"
             self._group = WorkerGroup(self._shape, ray.util.get_current_placement_group(), name)
         if not self._started:
-            self._group.start(self._assignment)
+            failure = self._group.start(self._assignment)
+            if failure is not None:
+                self._drop_group()  # some ranks may have come further than others
+                return Batch(status="failed", failure=failure)
             self._started = True
         return self._group.advance()
 

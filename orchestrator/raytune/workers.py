@@ -45,9 +45,13 @@ class WorkerGroup:
             self.close()
             raise
 
-    def start(self, assignment: Assignment) -> None:
-        """Build the model and optimizer of `assignment` on every rank, replacing what was there."""
-        self._all([r.start.remote(assignment) for r in self._ranks])
+    def start(self, assignment: Assignment) -> Failure | None:
+        """Build the model and optimizer of `assignment` on every rank, replacing what was there.
+
+        Returns why that could not be done, if it is the trial's own fault.
+        """
+        failures = self._all([r.start.remote(assignment) for r in self._ranks])
+        return next((f for f in failures if f is not None), None)
 
     def advance(self) -> Batch:
         """Train for about `report_seconds`; rank 0's report."""
@@ -136,7 +140,7 @@ class _Rank:
     """One rank of a worker group: a process that trains what it is told."""
 
     def __init__(self) -> None:
-        _die_with_parent()
+        die_with_parent()
         self._run: Any = None
         self._attempt = ""
         self._control: tuple[str, Control] = ("", "go")
@@ -157,8 +161,9 @@ class _Rank:
         torch.set_num_threads(max(1, int(cpus)))
         engine.join(rank, world, host, port, local_rank=0)
 
-    def start(self, assignment: Assignment) -> None:
+    def start(self, assignment: Assignment) -> Failure | None:
         from trainer.config import TrainConfig
+        from trainer.errors import as_failure
         from trainer.loop import Run
 
         if self._run is not None:
@@ -166,7 +171,11 @@ class _Rank:
             self._run = None
         self._attempt = assignment.attempt_id
         resume = Path(assignment.resume_from) if assignment.resume_from else None
-        self._run = Run(TrainConfig.model_validate_json(assignment.config), resume_from=resume)
+        try:
+            self._run = Run(TrainConfig.model_validate_json(assignment.config), resume_from=resume)
+        except Exception as error:
+            return as_failure(error)
+        return None
 
     def advance(self, seconds: float) -> Batch:
         return self._run.advance(seconds, self._read_control)
@@ -189,8 +198,8 @@ class _Rank:
 Rank: Any = ray.remote(concurrency_groups={"control": 1})(_Rank)  # type: ignore[call-overload]
 
 
-def _die_with_parent() -> None:
-    """End this process when the raylet that started it ends (Linux)."""
+def die_with_parent() -> None:
+    """End this process when the one that started it ends: a rank's is its raylet (Linux)."""
     import ctypes
 
     pr_set_pdeathsig = 1
