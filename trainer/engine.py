@@ -240,7 +240,6 @@ class Engine:
         if exact:
             begin = rank() * self._flat.numel()
             self._fill("master", torch.cat(exact)[begin : begin + self._flat.numel()])
-            self._zero.update_lp_params()
 
     @property
     def model(self) -> Any:
@@ -263,9 +262,9 @@ class Engine:
             self._zero.clear_lp_grads()
             return
         self._zero.zero_grad(set_to_none=True)
-        for group in list(self._zero.averaged_gradients):
-            self._zero.averaged_gradients[group] = None
-            self._zero.all_grad_tensors[group] = None
+        for kept in (self._zero.averaged_gradients, self._zero.all_grad_tensors):
+            for group in kept:
+                kept[group] = None
 
     def step(self, learning_rate: float) -> float | None:
         """Reduce, clip and update once. All ranks together.

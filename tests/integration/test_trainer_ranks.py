@@ -166,6 +166,20 @@ def results(folder: Path) -> dict[int, list[dict[str, Any]]]:
         "failed": {"config": config("failed"), "rank": 1, "fail": True},
         "exported": {"config": config("exported", export=True, exact_match=False)},
     }
+    few = write_jsonl(folder / "few.jsonl", sums(7, seed=4))
+    data = {"train": [{"path": str(few)}], "eval": [{"path": str(few), "name": "few"}]}
+    only_two["memorised"] = {
+        "config": config(
+            "memorised",
+            data={**data, "cache_dir": str(folder / "cache")},
+            max_samples=7 * 80,
+            max_tokens_per_microbatch=8192,
+            learning_rate=1e-2,
+            schedule="constant",
+            exact_match_samples=None,
+            max_new_tokens=8,
+        )
+    }
     two = launch(folder, 2, {**alike, **only_two})
     elsewhere = {
         "config": config("elsewhere", zero_stage=1),
@@ -212,6 +226,11 @@ def test_evaluations_do_not_depend_on_ranks(results: dict[int, list[dict[str, An
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
     assert (two["tokens"], two["generated"]) == (one["tokens"], 5)
     assert two["exact_match"] == one["exact_match"]
+
+
+def test_each_answer_is_judged_once(results: dict[int, list[dict[str, Any]]]) -> None:
+    (evaluation,) = results[2][0]["memorised"]["batches"][-1]["evaluations"]
+    assert (evaluation["exact_match"], evaluation["generated"]) == (1.0, 7)
 
 
 def test_one_ranks_pause_pauses_both_and_the_run_can_go_on(

@@ -215,6 +215,21 @@ def test_a_pause_in_the_middle_of_a_step_undoes_it(
     assert curve([*paused.steps, *steps_of(rest)]) == whole
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_can_go_on_after_a_step_was_called_off(
+    material: dict[str, str], tmp_path: Path, stage: int, precision: str
+) -> None:
+    fields = {"zero_stage": stage, "precision": precision, "max_tokens_per_microbatch": 64}
+    config = configure(material, tmp_path, **fields)
+    whole = curve(steps_of(to_the_end(Run(config))))
+    answers = iter(["go", "go", "stop"])
+    run = Run(config)
+    stopped = run.advance(100, lambda: next(answers, "go"))  # type: ignore[arg-type]
+    assert (stopped.status, stopped.steps) == ("yielded", ())
+    assert curve(steps_of(to_the_end(run))) == whole
+
+
 def test_stop_yields_at_once_and_writes_nothing(material: dict[str, str], tmp_path: Path) -> None:
     run = Run(configure(material, tmp_path))
     run.advance(0)
