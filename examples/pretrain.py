@@ -74,14 +74,21 @@ def read_documents(text: list[Path], jsonl: list[Path], field: str) -> Iterator[
     `field` holds a string or a list of messages; of messages the contents are taken, a line each.
     """
     for path in text:
-        yield from path.read_text(encoding="utf-8").splitlines()
+        yield from _lines(path)
     for path in jsonl:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_lines(path), start=1):
+            if not line.strip():
+                continue
             try:
                 value = json.loads(line)[field]
             except (ValueError, KeyError, TypeError) as error:
                 sys.exit(f"pretrain: {path}, line {number}: no JSON object with {field!r}: {error}")
             yield value if isinstance(value, str) else "\n".join(m["content"] for m in value)
+
+
+def _lines(path: Path) -> list[str]:
+    """A file's lines. Not `splitlines`, which also splits at U+2028 and other marks within text."""
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def train_tokenizer(documents: list[str], vocabulary: int) -> PreTrainedTokenizerFast:

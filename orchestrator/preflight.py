@@ -94,7 +94,7 @@ def _run(command: Sequence[str], stdin: bytes, timeout: float) -> tuple[int | No
 
 def _report(out: str) -> dict[str, Any] | None:
     """The last line of stdout that is a JSON object: libraries may print before it."""
-    for line in reversed(out.splitlines()):
+    for line in reversed(out.split("\n")):
         try:
             found = json.loads(line)
         except ValueError:

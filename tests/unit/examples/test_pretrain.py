@@ -113,3 +113,11 @@ def test_bad_json_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         run_script("pretrain.py", "--jsonl", source, "--out", tmp_path / "m", *SMALL, "--steps", 1)
     assert f"{source}, line 2" in error.value.stderr
+
+
+def test_line_marks_within_text_do_not_end_a_document(tmp_path: Path) -> None:
+    said = {"role": "user", "content": "one\u2028two\u0085three " * 20}
+    path = tmp_path / "marks.jsonl"
+    path.write_text(json.dumps({"messages": [said]}, ensure_ascii=False) + "\n\n")
+    run_script("pretrain.py", "--jsonl", path, "--out", tmp_path / "m", *SMALL, "--steps", 1)
+    assert (tmp_path / "m" / "model.safetensors").exists()
