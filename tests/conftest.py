@@ -10,4 +10,8 @@ ROOT = str(Path(__file__).parents[1])
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-pytest_plugins = ["tests.fixtures.databases", "tests.fixtures.ray_cluster"]
+pytest_plugins = [
+    "tests.fixtures.databases",
+    "tests.fixtures.process_group",
+    "tests.fixtures.ray_cluster",
+]

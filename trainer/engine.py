@@ -118,7 +118,7 @@ def _import_without_compiler(module: str) -> None:
 
 
 def leave() -> None:
-    """Dissolve the process group; the process may then join another."""
+    """Dissolve the process group. The process can't join another: DeepSpeed keeps parts of it."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -34,15 +34,6 @@ class RealRun:
 
 
 @pytest.fixture(scope="module")
-def process_group() -> Iterator[None]:
-    from trainer import engine
-
-    engine.join(0, 1, "127.0.0.1", 0)
-    yield
-    engine.leave()
-
-
-@pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("contract")
     make_tiny_model(folder / "model")

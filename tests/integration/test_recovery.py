@@ -30,13 +30,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cli
     env |= {"WINNOW_HOME": str(home), "WINNOW_CHECKPOINT_SECONDS": "1"}
     with (home / "up.log").open("wb") as log:
         up = subprocess.Popen(
-            [str(Path(sys.executable).with_name("winnow")), "up", "--port", "0", "--cpus", "2"],
+            [str(Path(sys.executable).with_name("winnow")), "up", "--cpus", "2"],
             env=env,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_for(lambda: (home / "server.json").exists(), 180)
+            wait_for(lambda: (home / "server.json").exists() or up.poll() is not None, 180)
+            assert up.poll() is None, (home / "up.log").read_text()
             where = json.loads((home / "server.json").read_text())
             yield home, Client(where["url"], (home / "token").read_text().strip())
         finally:

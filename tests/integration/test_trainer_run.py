@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,14 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
-from trainer import checkpoint, engine
+from trainer import checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import CheckpointError, ConfigError
 from trainer.loop import Run
 from trainer.metrics import Batch, StepRecord
 from trainer.packing import SampleStream
 
-pytestmark = pytest.mark.deepspeed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _alone() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-            patch.setenv(name, "0")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        engine.join(0, 1, "127.0.0.1", 0)
-        yield
-        engine.leave()
-        torch.set_num_threads(threads)
+pytestmark = [pytest.mark.deepspeed, pytest.mark.usefixtures("process_group")]
 
 
 @pytest.fixture(scope="module")
