@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.errors import StoreUnavailable, WinnowError
@@ -23,8 +22,7 @@ from winnow.types import SweepState
 log = logging.getLogger(__name__)
 
 MAX_CRASHES = 5
-"""A sweep whose driver crashed so often within `CRASH_SECONDS` has failed."""
-CRASH_SECONDS = 120.0
+"""Crashes of a sweep's driver in a row, with no sample trained between, before it has failed."""
 
 
 class Orchestrator:
@@ -36,7 +34,8 @@ class Orchestrator:
         self._drivers = Drivers(settings.home / "logs")
         self._cluster = ClusterWatch()
         self._slots: dict[str, int] = {}
-        self._crashes: dict[str, list[float]] = {}
+        self._crashes: dict[str, tuple[int, int]] = {}
+        """By sweep: crashes in a row, and samples trained at the last one."""
         self._stopping = threading.Event()
 
     def run(self) -> int:
@@ -75,16 +74,17 @@ class Orchestrator:
                 self._store.expire_lease(driver.sweep_id, driver.epoch)
 
     def _note_crashes(self) -> None:
-        """Give up on a sweep whose driver keeps ending in an error."""
-        now = time.monotonic()
+        """Give up on a sweep whose driver keeps ending in an error without getting anywhere."""
         for sweep_id, code in self._drivers.ended().items():
             if code == 0:
                 self._crashes.pop(sweep_id, None)
                 continue
             log.warning("the driver of sweep %s ended with exit code %s", sweep_id, code)
-            recent = [t for t in self._crashes.get(sweep_id, []) if now - t < CRASH_SECONDS]
-            self._crashes[sweep_id] = [*recent, now]
-            if len(recent) + 1 >= MAX_CRASHES:
+            trained = self._store.get_sweep(sweep_id).summary.samples_trained
+            crashes, before = self._crashes.get(sweep_id, (0, trained))
+            crashes = crashes + 1 if trained == before else 1
+            self._crashes[sweep_id] = (crashes, trained)
+            if crashes >= MAX_CRASHES:
                 self._give_up(sweep_id)
 
     def _give_up(self, sweep_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,27 +23,35 @@ from winnow.types import SweepState, TrialState
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
-    """`winnow up` in a folder of its own, on two logical CPUs."""
-    home = tmp_path_factory.mktemp("home")
+@contextlib.contextmanager
+def up(home: Path) -> Iterator[Client]:
+    """`winnow up` with its home folder, on two logical CPUs; ended by SIGTERM."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WINNOW_"))}
     env |= {"WINNOW_HOME": str(home), "WINNOW_CHECKPOINT_SECONDS": "1"}
     with (home / "up.log").open("wb") as log:
-        up = subprocess.Popen(
+        process = subprocess.Popen(
             [str(Path(sys.executable).with_name("winnow")), "up", "--cpus", "2"],
             env=env,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            wait_for(lambda: (home / "server.json").exists() or up.poll() is not None, 180)
-            assert up.poll() is None, (home / "up.log").read_text()
-            where = json.loads((home / "server.json").read_text())
-            yield home, Client(where["url"], (home / "token").read_text().strip())
+            ready = home / "server.json"
+            wait_for(lambda: ready.exists() or process.poll() is not None, 180)
+            assert process.poll() is None, (home / "up.log").read_text()
+            where = json.loads(ready.read_text())
+            with Client(where["url"], (home / "token").read_text().strip()) as client:
+                yield client
         finally:
-            up.send_signal(signal.SIGTERM)
-            up.wait(60)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
+    home = tmp_path_factory.mktemp("home")
+    with up(home) as client:
+        yield home, client
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +176,23 @@ def test_a_canceled_sweep_frees_its_workers(
     wait_for(lambda: client.sweep(sweep_id).state is SweepState.CANCELED, 60)
     assert all(t.state.ended for t in client.trials(sweep_id))
     wait_for(lambda: not processes(home, "orchestrator", "drive"), 60)
+
+
+def test_a_server_that_was_stopped_goes_on_with_its_sweep(
+    tmp_path: Path, sweep: dict[str, Any]
+) -> None:
+    with up(tmp_path) as client:
+        sweep_id = client.submit(sweep).id
+        wait_for(lambda: trained_steps(client, sweep_id) > 50, 180)
+    assert processes(tmp_path, "orchestrator") == []
+    with database(tmp_path) as rows:
+        states = dict(rows.execute("SELECT id, state FROM trials WHERE kind = 'search'"))
+        lease = rows.execute("SELECT lease_expires FROM sweeps").fetchone()[0]
+    assert "RUNNING" not in states.values()
+    assert lease is None
+    with up(tmp_path) as client:
+        wait_for(lambda: client.sweep(sweep_id).state.ended, 300)
+        assert client.sweep(sweep_id).state is SweepState.COMPLETED
+        resumed = [t for t in client.trials(sweep_id) if states.get(t.id) == "PENDING"]
+        assert resumed
+        assert all(t.attempt == 2 for t in resumed if t.state is TrialState.COMPLETED)
