@@ -48,7 +48,7 @@ def demo(options: UpOptions, file: Path | None, keep: bool, console: Console) ->
             console.print(f"sweep {sweep.id} submitted", highlight=False)
             follow(client, sweep.id, console)
             final = client.sweep(sweep.id)
-            console.print(report(final, client.trials(sweep.id), address(url, home)))
+            console.print(report(final, client.trials(sweep.id), address(url, home)), crop=False)
         console.print(f"\n{time.monotonic() - started:.0f} s in all", highlight=False)
         if server is not None and keep:
             console.print("the server and its dashboard run on; Ctrl-C ends them")

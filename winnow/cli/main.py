@@ -173,7 +173,7 @@ def show(sweep: SweepId, as_json: AsJson = False) -> None:
     if decisions:
         out.print("", decisions_table(decisions), sep="\n")
     if found.state.ended:
-        out.print(report(found, trials))
+        out.print(report(found, trials), crop=False)
 
 
 @app.command()
@@ -222,7 +222,7 @@ def _follow(client: Client, sweep_id: str) -> None:
     except KeyboardInterrupt:
         out.print(f"\nthe sweep runs on; `winnow watch {sweep_id}` shows it again")
         raise typer.Exit(130) from None
-    out.print(report(client.sweep(sweep_id), client.trials(sweep_id)))
+    out.print(report(client.sweep(sweep_id), client.trials(sweep_id)), crop=False)
 
 
 def _print_json(value: BaseModel | Sequence[BaseModel]) -> None:

@@ -40,7 +40,7 @@ def report(sweep: Sweep, trials: list[Trial], dashboard: str | None = None) -> R
     parts.append(_best(sweep, best) if best else Text("No trial finished.", style="bold"))
     parts += [Text(), _stopped(competing), Text(), _cost(sweep, competing)]
     if dashboard:
-        parts.append(Text(f"Dashboard        {dashboard}", overflow="fold"))
+        parts.append(_whole("Dashboard", dashboard))
     return Group(*parts)
 
 
@@ -52,11 +52,21 @@ def _best(sweep: Sweep, best: Trial) -> RenderableType:
         before, after = sweep.summary.baseline.get(split), sweep.summary.winner.get(split)
         if before is not None or after is not None:
             grid.add_row(name, Text(f"{scores(before)}  →  {scores(after)}"))
-    if best.checkpoint:
-        # A path that is broken over lines can't be copied.
-        grid.add_row("Checkpoint", Text(best.checkpoint, overflow="ignore", no_wrap=True))
-        grid.add_row("", Text("transformers.AutoModelForCausalLM.from_pretrained(…) opens it"))
-    return grid
+    if not best.checkpoint:
+        return grid
+    return Group(
+        grid,
+        _whole("Checkpoint", best.checkpoint),
+        Text("             transformers.AutoModelForCausalLM.from_pretrained(…) opens it", "dim"),
+    )
+
+
+def _whole(label: str, value: str) -> Text:
+    """A line that is never broken or cut, whatever the terminal's width: it is to be copied.
+
+    Print it with `crop=False`.
+    """
+    return Text(f"{label:<11}  {value}", overflow="ignore", no_wrap=True)
 
 
 def _stopped(trials: list[Trial]) -> RenderableType:

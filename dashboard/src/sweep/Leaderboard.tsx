@@ -43,6 +43,7 @@ const COLUMNS: { key: SortKey; title: string; numeric?: boolean; hint?: string; 
 export function Leaderboard(props: LeaderboardProps) {
   const { trials, sort, selected, onSelect, onHover } = props;
   const body = useRef<HTMLTableSectionElement>(null);
+  const withSchedule = trials.some((trial) => trial.params.schedule != null);
 
   const move = (event: KeyboardEvent) => {
     const row = (event.target as Element).closest<HTMLElement>("tr[data-trial]");
@@ -88,7 +89,7 @@ export function Leaderboard(props: LeaderboardProps) {
           <table className="table trials">
             <thead>
               <tr>
-                {COLUMNS.map((column) => (
+                {COLUMNS.filter((c) => c.key !== "schedule" || withSchedule).map((column) => (
                   <Header key={column.key} column={column} sort={sort} />
                 ))}
                 <th className="action-cell"><span className="sr-only">Stop</span></th>
@@ -106,6 +107,7 @@ export function Leaderboard(props: LeaderboardProps) {
                   tabStop={selected ? trial.id === selected : index === 0}
                   asked={props.asked.has(trial.id)}
                   canStop={props.canStop}
+                  withSchedule={withSchedule}
                   onHover={onHover}
                   onSelect={onSelect}
                   onStop={props.onStop}
@@ -153,6 +155,7 @@ interface RowProps {
   hovered: boolean;
   isBest: boolean;
   tabStop: boolean;
+  withSchedule: boolean;
   asked: boolean;
   canStop: boolean;
   onHover(trialId: string | null): void;
@@ -181,7 +184,7 @@ const Row = memo(function Row(props: RowProps) {
       </td>
       <td className="num">{format.rate(numberParam(trial, "learning_rate"))}</td>
       <td className="num">{format.count(numberParam(trial, "effective_batch_size"))}</td>
-      <td>{String(trial.params.schedule ?? format.ABSENT)}</td>
+      {props.withSchedule ? <td>{String(trial.params.schedule ?? format.ABSENT)}</td> : null}
       <td>
         <TrialBadge trial={trial} />
       </td>
