@@ -88,7 +88,7 @@ def decision(action: str, reason: str, acted: bool = True) -> Update:
 
 def text_of(renderable: Any, width: int = 120) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(renderable)
+    console.print(renderable, crop=False)
     output = console.file
     assert isinstance(output, io.StringIO)
     return output.getvalue()
@@ -167,6 +167,15 @@ def test_the_report_tells_what_was_found_stopped_and_saved() -> None:
     assert "62.5 %: 150 of 400 training samples" in text
     assert "/ckpt/best" in text
     assert "http://127.0.0.1:1/#token=t" in text
+
+
+def test_what_is_to_be_copied_is_whole_on_a_narrow_terminal() -> None:
+    folder = "/home/someone/winnow/sweeps/abcdefghij/trial-15/attempt-1/export"
+    address = "http://127.0.0.1:8642/#token=wnw_" + "x" * 43
+    final = sweep("COMPLETED", best_trial="s-0")
+    text = text_of(report(final, [trial(0, "COMPLETED", checkpoint=folder)], address), width=40)
+    assert folder in text
+    assert address in text
 
 
 def test_a_sweep_without_a_winner_is_told_plainly() -> None:
