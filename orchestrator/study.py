@@ -183,14 +183,19 @@ class Study:
         return min(waiting, key=lambda t: t.number, default=None)
 
     def _called_back(self) -> _Trial | None:
-        if not any(t.state is TrialState.PAUSED for t in self._trials.values()):
+        if not any(t.state is TrialState.PAUSED or _pausing(t) for t in self._trials.values()):
             return None
         waiting = 0 if self._exhausted else max(0, self._planned - self._search_trials())
         decision = self._scheduler.next(waiting)
         if decision is None:
             return None
         self._store.decide(self._lease, decision, acted=True)
-        return self._trials[decision.trial_id]
+        trial = self._trials[decision.trial_id]
+        if trial.state is TrialState.RUNNING:
+            # It was set aside a moment ago and has not yielded yet: it starts again when it has.
+            trial.intent = ("pause", TrialState.PENDING, "resumed", decision.reason)
+            return None
+        return trial
 
     def _proposed(self) -> _Trial | None:
         number = self._search_trials() + 1
@@ -424,7 +429,7 @@ class Study:
                 if acts:
                     acted[row.id] = decision
         for trial in self._trials.values():
-            if trial.state is TrialState.PENDING and trial.id in acted:
+            if not trial.state.ended and trial.id in acted:
                 self._carry_out(trial, acted[trial.id])
 
     def _carry_out(self, trial: _Trial, decision: Decision) -> None:
@@ -432,7 +437,9 @@ class Study:
         if decision.action is Action.STOP:
             self._end_trial(trial, TrialState.PRUNED, decision.code, decision.reason)
         elif decision.action is Action.PAUSE:
-            trial.state = TrialState.PAUSED  # PENDING in its row; it waits to be called back
+            trial.state = TrialState.PAUSED  # maybe PENDING in its row; it waits to be called back
+        elif decision.action is Action.RESUME:
+            trial.state = TrialState.PENDING  # maybe PAUSED in its row; it is to run again
 
     def _from_row(self, row: TrialRow) -> _Trial:
         return _Trial(

@@ -40,8 +40,6 @@ def drive(sweep_id: str, slots: int, settings: Settings) -> int:
         log.info("sweep %s is not free", sweep_id)
         return EXIT_NO_LEASE
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())
     _Renewal(store, lease, settings.lease_seconds).start()
     try:
         study = Study(
@@ -53,7 +51,9 @@ def drive(sweep_id: str, slots: int, settings: Settings) -> int:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        # Tune installs handlers of its own in the main thread otherwise.
+        # After ray.init, which installs a handler that ends the process; Tune would too.
+        signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+        signal.signal(signal.SIGINT, lambda *_: stopping.set())
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         resources = study.spec.resources
         gpus = resources.gpus_per_trial > 0

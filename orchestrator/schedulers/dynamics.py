@@ -135,12 +135,12 @@ class Dynamics(ASHA):
             return self._decision(trial, Action.STOP, found.rule, found.reason, **evidence)
         deepest = self._deepest_rung(trial)
         if deepest is not None:
-            return self._judge_blowup(trial, deepest[1]) or super()._judge(trial)
+            return self._judge_blowup(trial, *deepest) or super()._judge(trial)
         if FIRST in trial.judged or trial.curve.samples < self._first(trial):
             return None
         return self._judge_first(trial)
 
-    def _judge_blowup(self, trial: Followed, held_out: HeldOut) -> Decision | None:
+    def _judge_blowup(self, trial: Followed, rung: int, held_out: HeldOut) -> Decision | None:
         """The gate's last net: a held-out loss far above that of the model before training.
 
         A run that blows up in its first few steps leaves no start of its own to compare with. But
@@ -149,7 +149,7 @@ class Dynamics(ASHA):
         """
         firsts = [t.curve.steps[0] for t in self._in_order() if t.curve.steps]
         known = [(s.loss, s.batch_samples) for s in firsts if s.loss is not None]
-        if not known or held_out.loss is None or "gate" in trial.judged:
+        if not known or held_out.loss is None or str(rung) in trial.judged:
             return None
         start = sum(loss * weight for loss, weight in known) / sum(weight for _, weight in known)
         threshold = start + max(CERTAIN_RISE, abs(start))
@@ -160,7 +160,7 @@ class Dynamics(ASHA):
             f"the {start:.3g} that training began at"
         )
         evidence = {
-            "point": "gate",
+            "point": str(rung),
             "code": "diverged",
             "held_out_loss": held_out.loss,
             "start_loss": start,

@@ -193,6 +193,12 @@ def test_a_server_that_was_stopped_goes_on_with_its_sweep(
     with up(tmp_path) as client:
         wait_for(lambda: client.sweep(sweep_id).state.ended, 300)
         assert client.sweep(sweep_id).state is SweepState.COMPLETED
-        resumed = [t for t in client.trials(sweep_id) if states.get(t.id) == "PENDING"]
-        assert resumed
-        assert all(t.attempt == 2 for t in resumed if t.state is TrialState.COMPLETED)
+        assert all(t.state.ended for t in client.trials(sweep_id))
+    interrupted = [trial_id for trial_id, state in states.items() if state == "PENDING"]
+    assert interrupted
+    with database(tmp_path) as rows:
+        for trial_id in interrupted:
+            second = rows.execute(
+                "SELECT resumed_from FROM attempts WHERE trial_id = ? AND attempt = 2", (trial_id,)
+            ).fetchone()
+            assert second[0] is not None

@@ -45,8 +45,8 @@ def start(store: Store, tmp_path: Path):
 
     def make(sweep_id: str | None = None, **changes: Any) -> tuple[str, Study]:
         if sweep_id is None:
+            planned = changes.pop("planned", 16)
             given = spec(**changes)
-            planned = 16 if given["search"]["sampler"] == "grid" else given["search"]["trials"]
             sweep_id = store.create_sweep(given, planned, "rates", {"train_samples": 1000}).id
         else:
             epoch = store.live_drivers()[0].epoch
@@ -96,6 +96,24 @@ def test_every_scheduler_completes_a_sweep(store: Store, start, name: str) -> No
     sweep = store.get_sweep(sweep_id)
     assert sweep.state is SweepState.COMPLETED
     assert sweep.summary.best_trial is not None
+
+
+@pytest.mark.parametrize("rates", [2, 3, 4, 5])
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_few_trials_on_many_slots_complete(store: Store, start, rates: int, slots: int) -> None:
+    """With few trials one is often called back while it is still yielding."""
+    space = {
+        "learning_rate": {"choice": [1e-4, 1e-3, 1e-2, 1e-5, 3e-2][:rates]},
+        "effective_batch_size": 40,
+    }
+    sweep_id, study = start(space=space, planned=rates)
+    drive(study, slots=slots)
+    sweep = store.get_sweep(sweep_id)
+    assert sweep.state is SweepState.COMPLETED
+    assert sweep.summary.best_trial is not None
+    searched = [t for t in store.list_trials(sweep_id).items if t.kind == "search"]
+    assert len(searched) == rates
+    assert all(t.reason in (None, "asha") for t in searched)
 
 
 def test_shadow_mode_records_decisions_and_stops_nobody(store: Store, start) -> None:

@@ -76,8 +76,9 @@ def up(options: UpOptions, say: Callable[[str], None] = print) -> None:
             children.append(ray)
             ray.start()
         _migrate(env, logs)
-        for name, module in (("api", "api"), ("orchestrator", "orchestrator")):
-            child = Child(name, [sys.executable, "-m", module], env, logs / f"{name}.log")
+        # The orchestrator has its drivers checkpoint before it ends.
+        for name, grace in (("api", 5.0), ("orchestrator", 30.0)):
+            child = Child(name, [sys.executable, "-m", name], env, logs / f"{name}.log", grace)
             children.append(child)
             child.start()
         _wait_until_ready(url, children, ended)
