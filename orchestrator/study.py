@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.errors import Conflict
+from orchestrator.live_trial import Control, LiveTrial
 from orchestrator.plan import any_params, resolve, total_samples
 from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Action, Decision, Outcome, TrialInfo
 from orchestrator.search.samplers import Told, make_proposer
-from orchestrator.store import Lease, Store, SweepRows, TrialRow
+from orchestrator.store import Lease, Store, SweepRows
 from trainer.config import TrainConfig
-from trainer.metrics import Batch, Evaluation
+from trainer.metrics import Batch
 from winnow.spec import SweepSpec
 from winnow.types import SweepState, TrialKind, TrialState
 
 log = logging.getLogger(__name__)
-
-Control = Literal["go", "pause", "stop"]
 
 MAX_INFRASTRUCTURE_RETRIES = 3
 """Attempts that a trial may lose to the machinery before it counts as failed."""
@@ -42,34 +41,6 @@ class Attempt:
     number: int
     config: str
     resume_from: str | None
-
-
-@dataclass(slots=True)
-class _Trial:
-    """What the study remembers of a trial."""
-
-    id: str
-    number: int
-    kind: TrialKind
-    state: TrialState
-    params: dict[str, Any]
-    config: dict[str, Any]
-    total_samples: int
-    attempt: int = 0
-    lost: int = 0
-    checkpoint: str | None = None
-    """The newest one to resume from."""
-    reason: str | None = None
-    message: str | None = None
-    value: float | None = None
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    """The latest of each eval set."""
-    intent: tuple[Control, TrialState, str, str] | None = None
-    """Asked to yield: how, into which state, with which reason code and message."""
-
-    @property
-    def attempt_id(self) -> str:
-        return f"{self.id}-a{self.attempt}"
 
 
 class Study:
@@ -90,7 +61,7 @@ class Study:
         self._minimize = self.spec.objective.mode == "min"
         self._proposer = make_proposer(self.spec.space, self.spec.search)
         self._scheduler = make_scheduler(self.spec.scheduler, self.spec.search.seed)
-        self._trials: dict[str, _Trial] = {}
+        self._trials: dict[str, LiveTrial] = {}
         self._exhausted = False
         self._closing: Literal["no", "cancel", "shutdown"] = "no"
         self.finished = False
@@ -173,17 +144,17 @@ class Study:
 
     # --- choosing what runs ------------------------------------------------------------------
 
-    def _baseline(self) -> _Trial | None:
+    def _baseline(self) -> LiveTrial | None:
         if self._have("baseline"):
             return None
         return self._add("baseline", {}, model=None)
 
-    def _interrupted(self) -> _Trial | None:
+    def _interrupted(self) -> LiveTrial | None:
         waiting = [t for t in self._trials.values() if t.state is TrialState.PENDING]
         return min(waiting, key=lambda t: t.number, default=None)
 
-    def _called_back(self) -> _Trial | None:
-        if not any(t.state is TrialState.PAUSED or _pausing(t) for t in self._trials.values()):
+    def _called_back(self) -> LiveTrial | None:
+        if not any(t.state is TrialState.PAUSED or t.pausing for t in self._trials.values()):
             return None
         waiting = 0 if self._exhausted else max(0, self._planned - self._search_trials())
         decision = self._scheduler.next(waiting)
@@ -197,7 +168,7 @@ class Study:
             return None
         return trial
 
-    def _proposed(self) -> _Trial | None:
+    def _proposed(self) -> LiveTrial | None:
         number = self._search_trials() + 1
         if self._exhausted or number > self._planned:
             return None
@@ -229,14 +200,14 @@ class Study:
 
     # --- starting and ending -----------------------------------------------------------------
 
-    def _add(self, kind: TrialKind, params: dict[str, Any], model: str | None) -> _Trial:
+    def _add(self, kind: TrialKind, params: dict[str, Any], model: str | None) -> LiveTrial:
         number = len(self._trials)
         config = self._config(kind, params, number, model)
         total = int(config["max_samples"]) if kind != "search" else self._budget(config)
         if kind == "search":
             config["eval_at"] = list(self._scheduler.rungs(total))
         trial_id = self._store.add_trial(self._lease, number, kind, params, config, total)
-        trial = _Trial(trial_id, number, kind, TrialState.PENDING, params, config, total)
+        trial = LiveTrial(trial_id, number, kind, TrialState.PENDING, params, config, total)
         self._trials[trial_id] = trial
         if kind == "search":
             self._scheduler.add(TrialInfo(trial_id, number, params, total))
@@ -264,7 +235,7 @@ class Study:
     def _budget(self, config: dict[str, Any]) -> int:
         return total_samples(TrainConfig.model_validate(config), self._train_samples)
 
-    def _start(self, trial: _Trial) -> Attempt:
+    def _start(self, trial: LiveTrial) -> Attempt:
         number = self._store.start_attempt(self._lease, trial.id, trial.checkpoint)
         trial.attempt, trial.state, trial.intent = number, TrialState.RUNNING, None
         config = dict(trial.config)
@@ -273,7 +244,7 @@ class Study:
         text = TrainConfig.model_validate(config).model_dump_json()
         return Attempt(trial.attempt_id, trial.id, number, text, trial.checkpoint)
 
-    def _judge(self, trial: _Trial, batch: Batch) -> tuple[Decision | None, bool]:
+    def _judge(self, trial: LiveTrial, batch: Batch) -> tuple[Decision | None, bool]:
         """What the scheduler says of a report, and whether it is to be acted on."""
         trial.evaluations |= {e.dataset: e for e in batch.evaluations if e.split == "eval"}
         if trial.kind != "search" or not (batch.steps or batch.evaluations):
@@ -289,13 +260,13 @@ class Study:
         return decision, acts
 
     def _end_of(
-        self, trial: _Trial, batch: Batch
+        self, trial: LiveTrial, batch: Batch
     ) -> tuple[TrialState, str | None, str | None, float | None] | None:
         """The state that a report ends the attempt in: (state, reason, message, value), or None."""
         if batch.status == "running":
             return None
         if batch.status == "completed":
-            return TrialState.COMPLETED, None, None, self._value(trial)
+            return TrialState.COMPLETED, None, None, trial.measured(self.spec.objective.metric)
         if batch.status == "yielded":
             if trial.intent is None:
                 return TrialState.PENDING, "infrastructure", "yielded without being asked", None
@@ -303,7 +274,7 @@ class Study:
             return state, reason, message, None
         return self._failed(trial, batch)
 
-    def _failed(self, trial: _Trial, batch: Batch) -> tuple[TrialState, str, str, None]:
+    def _failed(self, trial: LiveTrial, batch: Batch) -> tuple[TrialState, str, str, None]:
         if trial.intent is not None and trial.intent[1].ended:
             _, state, reason, message = trial.intent  # it was to end anyway
             return state, reason, message, None
@@ -323,13 +294,13 @@ class Study:
 
     def _ended(
         self,
-        trial: _Trial,
+        trial: LiveTrial,
         state: TrialState,
         reason: str | None,
         message: str | None,
         value: float | None,
     ) -> None:
-        lost_while_pausing = state is TrialState.PENDING and _pausing(trial)
+        lost_while_pausing = state is TrialState.PENDING and trial.pausing
         trial.state, trial.reason, trial.message = state, reason, message
         trial.value, trial.intent = value, None
         if lost_while_pausing:
@@ -340,7 +311,7 @@ class Study:
                 self._tell_scheduler(trial)
         self._close_if_idle()
 
-    def _tell_scheduler(self, trial: _Trial) -> None:
+    def _tell_scheduler(self, trial: LiveTrial) -> None:
         value = trial.value
         if value is not None and not self._minimize:
             value = -value
@@ -357,17 +328,17 @@ class Study:
         if acts:
             self._end_trial(trial, TrialState.PRUNED, decision.code, decision.reason)
 
-    def _end_trial(self, trial: _Trial, state: TrialState, reason: str, message: str) -> None:
+    def _end_trial(self, trial: LiveTrial, state: TrialState, reason: str, message: str) -> None:
         self._store.end_trial(self._lease, trial.id, state, reason, message)
         self._ended(trial, state, reason, message, None)
 
-    def _intend(self, trial: _Trial, decision: Decision) -> None:
+    def _intend(self, trial: LiveTrial, decision: Decision) -> None:
         if decision.action is Action.PAUSE:
             trial.intent = ("pause", TrialState.PAUSED, decision.code, decision.reason)
         else:
             trial.intent = ("stop", TrialState.PRUNED, decision.code, decision.reason)
 
-    def _stop_for_user(self, trial: _Trial) -> list[tuple[str, Control]]:
+    def _stop_for_user(self, trial: LiveTrial) -> list[tuple[str, Control]]:
         message = "stopped on request"
         if trial.state is TrialState.RUNNING:
             trial.intent = ("stop", TrialState.CANCELED, "user", message)
@@ -406,7 +377,7 @@ class Study:
         this was due when the earlier driver died, and is carried out now.
         """
         for row in rows.trials:
-            trial = self._from_row(row)
+            trial = LiveTrial.of(row)
             self._trials[trial.id] = trial
             if trial.kind == "search":
                 self._scheduler.add(
@@ -432,7 +403,7 @@ class Study:
             if not trial.state.ended and trial.id in acted:
                 self._carry_out(trial, acted[trial.id])
 
-    def _carry_out(self, trial: _Trial, decision: Decision) -> None:
+    def _carry_out(self, trial: LiveTrial, decision: Decision) -> None:
         """Do what was decided about a trial before its driver could do it."""
         if decision.action is Action.STOP:
             self._end_trial(trial, TrialState.PRUNED, decision.code, decision.reason)
@@ -441,70 +412,27 @@ class Study:
         elif decision.action is Action.RESUME:
             trial.state = TrialState.PENDING  # maybe PAUSED in its row; it is to run again
 
-    def _from_row(self, row: TrialRow) -> _Trial:
-        return _Trial(
-            id=row.id,
-            number=row.number,
-            kind=row.kind,
-            state=row.state,
-            params=row.params,
-            config=row.config,
-            total_samples=row.total_samples,
-            attempt=row.attempt,
-            checkpoint=row.checkpoints[0].path if row.checkpoints else None,
-            reason=row.reason,
-            message=row.message,
-            value=row.value,
-            evaluations={e.dataset: e for e in row.evaluations if e.split == "eval"},
-        )
-
     def _history(self) -> list[Told]:
         """All search trials so far, as the sampler wants them: lower is better."""
         sign = 1.0 if self._minimize else -1.0
-        told: list[Told] = []
-        for trial in self._trials.values():
-            if trial.kind != "search":
-                continue
-            at = max((e.samples for e in trial.evaluations.values()), default=0)
-            rungs = trial.config.get("eval_at") or []
-            told.append(
-                Told(
-                    number=trial.number,
-                    params=trial.params,
-                    state=trial.state,
-                    reason=trial.reason,
-                    value=None if trial.value is None else sign * trial.value,
-                    held_out=_mean_loss(trial.evaluations),
-                    rung=sum(r <= at for r in rungs) if at else None,
-                )
-            )
-        return told
+        return [t.told(sign) for t in self._trials.values() if t.kind == "search"]
 
     def _have(self, kind: TrialKind) -> bool:
         return any(t.kind == kind for t in self._trials.values())
 
-    def _running(self) -> list[_Trial]:
+    def _running(self) -> list[LiveTrial]:
         return [t for t in self._trials.values() if t.state is TrialState.RUNNING]
 
     def _search_trials(self) -> int:
         return sum(t.kind == "search" for t in self._trials.values())
 
-    def _by_attempt(self, attempt_id: str) -> _Trial:
+    def _by_attempt(self, attempt_id: str) -> LiveTrial:
         trial = self._trials[attempt_id.rsplit("-a", 1)[0]]
         if trial.attempt_id != attempt_id:
             raise Conflict(f"{attempt_id} reports, but {trial.attempt_id} is the live attempt")
         return trial
 
-    def _value(self, trial: _Trial) -> float | None:
-        """The objective over the eval sets, from the trial's latest evaluation of each."""
-        found = list(trial.evaluations.values())
-        if self.spec.objective.metric == "eval/loss":
-            return _mean_loss(trial.evaluations)
-        scored = [e for e in found if e.exact_match is not None and e.generated]
-        total = sum(e.generated for e in scored)
-        return sum((e.exact_match or 0.0) * e.generated for e in scored) / total if total else None
-
-    def _best(self) -> _Trial | None:
+    def _best(self) -> LiveTrial | None:
         done = [
             t
             for t in self._trials.values()
@@ -513,26 +441,12 @@ class Study:
         sign = 1 if self._minimize else -1
         return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
 
-    def _note_checkpoints(self, trial: _Trial, batch: Batch) -> None:
+    def _note_checkpoints(self, trial: LiveTrial, batch: Batch) -> None:
         for checkpoint in batch.checkpoints:
             if checkpoint.kind == "state":
                 trial.checkpoint = checkpoint.path
 
-    def _drop_state_checkpoints(self, trial: _Trial) -> None:
+    def _drop_state_checkpoints(self, trial: LiveTrial) -> None:
         """Free the disk of what an ended trial would have resumed from; exports stay."""
         for folder in (self._folder / f"trial-{trial.number}").glob("attempt-*/checkpoints"):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _pausing(trial: _Trial) -> bool:
-    """Whether the scheduler has set it aside, but it has not yielded yet."""
-    return trial.intent is not None and trial.intent[1] is TrialState.PAUSED
-
-
-def _mean_loss(evaluations: dict[str, Evaluation]) -> float | None:
-    """Token-weighted mean held-out loss over data sets; None if any is not finite."""
-    found = list(evaluations.values())
-    if not found or any(e.loss is None for e in found):
-        return None
-    tokens = sum(e.tokens for e in found)
-    return sum((e.loss or 0.0) * e.tokens for e in found) / tokens if tokens else None
