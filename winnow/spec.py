@@ -170,7 +170,7 @@ class Space(Strict):
         }
 
     @model_validator(mode="after")
-    def _something_varies(self) -> Space:
+    def _one_kind_of_warmup(self) -> Space:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("vary warmup_steps or warmup_ratio, not both")
         return self

@@ -186,6 +186,27 @@ def test_a_restart_between_a_pause_decision_and_the_yield_keeps_the_decision(
     assert store.get_sweep(sweep_id).state is SweepState.COMPLETED
 
 
+def test_a_pause_decided_while_winnow_stops_is_kept(store: Store, start) -> None:
+    sweep_id, study = start()
+    attempt = study.next()
+    while attempt.trial_id != f"{sweep_id}-1":
+        study.report(attempt.id, SimulatedRun(_config(attempt)).advance("go"))
+        attempt = study.next()
+    run = SimulatedRun(_config(attempt))
+    while not (batch := run.advance("go")).evaluations:
+        study.report(attempt.id, batch)
+    assert study.shut_down() == [(attempt.id, "pause")]
+    assert study.report(attempt.id, batch) == "pause"
+    study.report(attempt.id, run.advance("pause"))
+    assert study.finished
+    assert store.get_trial(attempt.trial_id).state is TrialState.PAUSED
+    assert [d.acted for d in store.decisions(sweep_id) if d.action == "pause"] == [True]
+
+
+def _config(attempt: Attempt) -> TrainConfig:
+    return TrainConfig.model_validate_json(attempt.config)
+
+
 def test_a_user_stops_one_trial_and_the_sweep_goes_on(store: Store, start) -> None:
     sweep_id, study = start(scheduler={"name": "none"})
     victim = f"{sweep_id}-3"

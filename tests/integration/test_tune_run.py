@@ -161,6 +161,7 @@ def test_a_trial_that_raises_says_why_and_the_group_goes_on(folder: Path) -> Non
     end = script.end("b-1-a1")
     assert end.status == "failed"
     assert end.failure is not None
+    assert end.failure.code == "config"
     assert "no-such-model" in end.failure.message
     assert not end.notes.get("infrastructure")
     assert script.end("b-2-a1").status == "completed"
