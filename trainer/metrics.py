@@ -28,6 +28,13 @@ class StepRecord:
     is the wall time of this step, `memory` peak bytes on the fullest rank (GPU memory, or resident
     memory on CPU). `batch_samples` is the size of this effective batch; it is below the configured
     one only in a run's last step.
+
+    `input_tokens` are all tokens of this step's samples, over all ranks, and `padding` the share of
+    what the model was given that was padding, 0 … 1. `data_wait` is the part of `seconds` spent on
+    planning and collating. `mfu` is model FLOPs utilisation, 0 … 1, None where the device's peak is
+    unknown. `grad_sq` (‖G‖²) and `noise` (tr Σ, per sample) are the two parts of the expected
+    squared norm ‖G‖² + tr Σ / B, estimated without bias (arXiv 1812.06162, appendix A.1); None
+    where they don't come free, for a reason that the run's notes give as `noise_scale`.
     """
 
     step: int
@@ -39,6 +46,12 @@ class StepRecord:
     seconds: float
     memory: int
     batch_samples: int
+    input_tokens: int = 0
+    padding: float = 0.0
+    data_wait: float = 0.0
+    mfu: float | None = None
+    grad_sq: float | None = None
+    noise: float | None = None
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,21 +59,26 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out quality on one data set after `step` steps (0: the model as it was given).
+    """Quality on one data set or benchmark after `step` steps (0: the model as it was given).
 
     `loss` is mean token loss in nats over `tokens` target tokens; `exact_match` the fraction of
     `generated` samples whose greedy answer equals the reference, or None if none was generated.
+
+    `split` is where `dataset` was named: held-out, test and general sets of the run's data, a task
+    of lm-evaluation-harness (`lm_eval`), or a judged set of questions (`judge`). The last two have
+    no loss; `scores` holds their figures by metric (`acc`, `acc_norm`, …, `score`).
     """
 
     step: int
     samples: int
-    split: Literal["eval", "test"]
+    split: Literal["eval", "test", "general", "lm_eval", "judge"]
     dataset: str
     loss: float | None
     tokens: int
     exact_match: float | None = None
     generated: int = 0
     seconds: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict[str, float])
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)

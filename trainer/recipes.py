@@ -6,7 +6,23 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-_ADAM: dict[str, Any] = {"adam_betas": (0.9, 0.95), "weight_decay": 0.0}
+_COMMON: dict[str, Any] = {
+    "optimizer": "adamw",
+    "adam_betas": (0.9, 0.95),
+    "adam_eps": 1e-8,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+}
+"""The study gives the betas; the rest is pinned, so that a recipe never moves with a default."""
+
+_LAB: dict[str, Any] = {
+    "effective_batch_size": 3840,
+    "learning_rate": 2e-5,
+    "schedule": "constant",
+    "warmup_steps": 25,
+    "epochs": 10.0,
+    **_COMMON,
+}
 
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -17,7 +33,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "schedule": "linear",
                 "warmup_ratio": 0.03,
                 "epochs": 3.0,
-                **_ADAM,
+                **_COMMON,
             }
         ),
         "tulu++": MappingProxyType(
@@ -27,22 +43,14 @@ RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "schedule": "linear",
                 "warmup_ratio": 0.03,
                 "epochs": 4.0,
-                **_ADAM,
+                **_COMMON,
             }
         ),
-        "lab": MappingProxyType(
-            {
-                "effective_batch_size": 3840,
-                "learning_rate": 2e-5,
-                "schedule": "constant",
-                "warmup_steps": 25,
-                "epochs": 10.0,
-                **_ADAM,
-            }
-        ),
+        "lab": MappingProxyType(_LAB),
+        "lab-7680": MappingProxyType({**_LAB, "effective_batch_size": 7680}),
     }
 )
-"""Recipe name to its fields. LAB's other batch size in the study was 7,680."""
+"""Recipe name to its fields. LAB's warmup is 1 % of its steps, which were 25 in the study."""
 
 
 def recipe(name: str) -> dict[str, Any]:
