@@ -129,9 +129,15 @@ class Client:
         trials: list[str] | None = None,
         max_points: int = 500,
         after_step: int = 0,
+        details: bool = False,
     ) -> Metrics:
-        """Learning curves, thinned to at most `max_points` a trial, and all evaluations."""
+        """Learning curves, thinned to at most `max_points` a trial, and all evaluations.
+
+        `details` adds throughput, memory, padding and gradient noise to each point.
+        """
         params: dict[str, Any] = {"max_points": max_points, "after_step": after_step}
+        if details:
+            params["details"] = "true"
         if trials is not None:
             params["trials"] = ",".join(trials)
         return self._get(Metrics, f"/v1/sweeps/{sweep_id}/metrics", params)

@@ -57,11 +57,19 @@ class Page(Model, Generic[T]):
     next: str | None = None
 
 
+Split = Literal["eval", "test", "general", "lm_eval", "judge"]
+"""Held-out, test and general data sets; benchmarks; answers graded by a judge."""
+
+
 class Scores(Model):
-    """Quality on one split: token-weighted mean loss in nats and mean exact match over its sets."""
+    """Quality on one split: token-weighted mean loss in nats and mean exact match over its sets.
+
+    Benchmarks and judges have `scores` instead, by `task/metric`.
+    """
 
     loss: float | None = None
     exact_match: float | None = None
+    scores: dict[str, float] = {}
 
 
 class Trial(Model):
@@ -140,18 +148,23 @@ class Curve(Model):
     learning_rate: list[float]
     total_points: int
     """Points stored; more than were sent if they were thinned out."""
+    details: dict[str, list[float | None]] | None = None
+    """On request: seconds, memory (bytes), input_tokens, tokens_per_second, padding (share), seconds
+    of data_wait, mfu, grad_sq and noise; see the trainer's step records."""
 
 
 class EvaluationPoint(Model):
     trial_id: str
     step: int
     samples: int
-    split: Literal["eval", "test"]
+    split: Split
     dataset: str
     loss: float | None
     exact_match: float | None
     tokens: int
     generated: int
+    scores: dict[str, float] = {}
+    """Figures by metric, of a benchmark or a judge."""
 
 
 class Metrics(Model):

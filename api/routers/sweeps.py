@@ -96,11 +96,14 @@ def get_metrics(
     trials: TrialIds = None,
     max_points: Annotated[int, Query(ge=2, le=10_000, description="A trial")] = 500,
     after_step: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    details: Annotated[
+        bool, Query(description="Throughput, memory, padding and gradient noise too")
+    ] = False,
 ) -> Metrics:
     """Learning curves, thinned out but with their extremes kept, and all evaluations."""
     ids = [t for t in trials.split(",") if t] if trials is not None else None
     return Metrics(
-        curves=store.curves(sweep_id, ids, after_step, max_points),
+        curves=store.curves(sweep_id, ids, after_step, max_points, details),
         evaluations=store.evaluations(sweep_id, ids),
     )
 

@@ -6,6 +6,7 @@ not at all. A method that raises leaves nothing behind once the block is left by
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -301,6 +302,7 @@ class DriverTransaction:
                     "dataset": e.dataset,
                     "loss": metrics.finite_or_none(e.loss),
                     "exact_match": metrics.finite_or_none(e.exact_match),
+                    "scores": {k: v for k, v in e.scores.items() if math.isfinite(v)},
                 },
                 row.id,
             )

@@ -56,6 +56,12 @@ def insert_steps(
             "seconds": s.seconds,
             "memory": s.memory,
             "batch_samples": s.batch_samples,
+            "input_tokens": s.input_tokens,
+            "padding": s.padding,
+            "data_wait": s.data_wait,
+            "mfu": finite_or_none(s.mfu),
+            "grad_sq": finite_or_none(s.grad_sq),
+            "noise": finite_or_none(s.noise),
         }
         for s in steps
     ]
@@ -91,6 +97,7 @@ def insert_evaluations(
             "exact_match": finite_or_none(e.exact_match),
             "generated": e.generated,
             "seconds": e.seconds,
+            "scores": {name: v for name, v in e.scores.items() if math.isfinite(v)},
         }
         for e in measured
     ]
@@ -158,18 +165,12 @@ def curves(
     trial_ids: Sequence[str] | None,
     after_step: int | Mapping[str, int] | None,
     max_points: int,
+    details: bool = False,
 ) -> list[Curve]:
     """See `Store.curves`. Filters first, then thins out."""
+    columns = (*_CURVE, *_DETAILS) if details else _CURVE
     query = (
-        select(
-            metrics.c.trial_id,
-            trials.c.number,
-            metrics.c.step,
-            metrics.c.samples,
-            metrics.c.loss,
-            metrics.c.grad_norm,
-            metrics.c.learning_rate,
-        )
+        select(metrics.c.trial_id, trials.c.number, *(metrics.c[name] for name in columns))
         .join(trials, trials.c.id == metrics.c.trial_id)
         .where(trials.c.sweep_id == sweep_id, ~metrics.c.superseded)
         .order_by(metrics.c.trial_id, metrics.c.step)
@@ -189,24 +190,26 @@ def curves(
     elif after_step is not None:
         query = query.where(metrics.c.step > after_step)
     found = [
-        (points[0].number, _curve(trial_id, points, max_points))
+        (points[0].number, _curve(trial_id, points, max_points, details))
         for trial_id, group in groupby(session.rows(query), key=lambda row: row.trial_id)
         if (points := list(group))
     ]
     return [curve for _, curve in sorted(found, key=lambda pair: pair[0])]
 
 
-def _curve(trial_id: str, points: Sequence[Any], max_points: int) -> Curve:
+_CURVE = ("step", "samples", "loss", "grad_norm", "learning_rate")
+_DETAILS = ("seconds", "memory", "input_tokens", "padding", "data_wait", "mfu", "grad_sq", "noise")
+
+
+def _curve(trial_id: str, points: Sequence[Any], max_points: int, details: bool) -> Curve:
     kept = thin(points, max_points)
-    return Curve(
-        trial_id=trial_id,
-        step=[p.step for p in kept],
-        samples=[p.samples for p in kept],
-        loss=[p.loss for p in kept],
-        grad_norm=[p.grad_norm for p in kept],
-        learning_rate=[p.learning_rate for p in kept],
-        total_points=len(points),
-    )
+    curve: dict[str, Any] = {name: [getattr(p, name) for p in kept] for name in _CURVE}
+    if details:
+        curve["details"] = {name: [getattr(p, name) for p in kept] for name in _DETAILS}
+        curve["details"]["tokens_per_second"] = [
+            p.input_tokens / p.seconds if p.seconds > 0 else None for p in kept
+        ]
+    return Curve(trial_id=trial_id, total_points=len(points), **curve)
 
 
 def evaluation_points(

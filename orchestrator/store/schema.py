@@ -160,6 +160,12 @@ metrics = Table(
     Column("seconds", Double, nullable=False),
     Column("memory", _Big, nullable=False),
     Column("batch_samples", Integer, nullable=False),
+    Column("input_tokens", _Big, nullable=False, server_default=text("0")),
+    Column("padding", Double, nullable=False, server_default=text("0")),
+    Column("data_wait", Double, nullable=False, server_default=text("0")),
+    Column("mfu", Double),
+    Column("grad_sq", Double),
+    Column("noise", Double),
     Column("superseded", Boolean, nullable=False, default=False, server_default=false()),
     _attempt_key(),
     Index(
@@ -187,6 +193,8 @@ evaluations = Table(
     Column("exact_match", Double),
     Column("generated", Integer, nullable=False),
     Column("seconds", Double, nullable=False),
+    # Figures by metric, of benchmarks and judged answers.
+    Column("scores", _Json, nullable=False, server_default=text("'{}'")),
     Column("superseded", Boolean, nullable=False, default=False, server_default=false()),
     _attempt_key(),
     Index(

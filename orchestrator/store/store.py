@@ -125,16 +125,17 @@ class Store:
         trial_ids: Sequence[str] | None = None,
         after_step: int | Mapping[str, int] | None = None,
         max_points: int = 500,
+        details: bool = False,
     ) -> list[types.Curve]:
         """Learning curves by trial number, of the trials (default: all) that have points to show.
 
         Only steps after `after_step` (one for all, or by trial id; a trial that the mapping lacks
         gives all of its steps); what is then left is thinned out to `max_points` a trial, keeping
-        extremes. Superseded points are left out.
+        extremes. Superseded points are left out. `details` adds throughput, memory and noise.
         """
         with self._sweep(sweep_id) as session:
             _check_members(session, sweep_id, trial_ids)
-            return metrics.curves(session, sweep_id, trial_ids, after_step, max_points)
+            return metrics.curves(session, sweep_id, trial_ids, after_step, max_points, details)
 
     def evaluations(
         self, sweep_id: str, trial_ids: Sequence[str] | None = None
