@@ -3,9 +3,12 @@
     torchrun --nproc-per-node 2 -m trainer config.yaml
     python -m trainer config.yaml              one rank
     python -m trainer check config.yaml        only look for mistakes; prints JSON
+    python -m trainer recipes [NAME]           the study's recipes; prints JSON
+    python -m trainer fetch MODEL              download a model of the hub; prints JSON
 
 A run goes on from the last checkpoint in its output folder, if there is one, and writes a record a
-line to metrics.jsonl there. Exit status: 0 done, 1 diverged or failed, 2 a mistake in
+line to metrics.jsonl there. With `torchrun --max-restarts 3` that also mends lost ranks, and memory
+that runs out under ZeRO 2 and 3. Exit status: 0 done, 1 diverged or failed, 2 a mistake in
 configuration or data, 3 (check) mistakes found.
 """
 
@@ -23,9 +26,10 @@ import pydantic
 import yaml
 
 from trainer.config import TrainConfig
+from trainer.display import Display
 from trainer.errors import ConfigError, TrainerError
-from trainer.metrics import Batch, Evaluation, StepRecord
-from trainer.recipes import recipe
+from trainer.metrics import Batch
+from trainer.recipes import RECIPES, recipe
 
 DONE, FAILED, MISTAKE, FOUND = 0, 1, 2, 3
 
@@ -33,25 +37,63 @@ DONE, FAILED, MISTAKE, FOUND = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    checking = arguments[:1] == ["check"]
+    command = arguments[0] if arguments and arguments[0] in _COMMANDS else ""
     parser = argparse.ArgumentParser(
-        prog="trainer check" if checking else "trainer",
-        description="Look for mistakes in a run." if checking else "Run one fine-tuning.",
+        prog=f"trainer {command}".strip(),
+        description=_COMMANDS.get(command, "Run one fine-tuning."),
+        epilog=None if command else f"Other commands: {', '.join(_COMMANDS)}.",
     )
+    if command == "recipes":
+        parser.add_argument("name", nargs="?", help="one recipe; left out: all")
+        return print_recipes(parser.parse_args(arguments[1:]).name)
+    if command == "fetch":
+        parser.add_argument("model", help="a hub id, e.g. meta-llama/Llama-3.2-3B")
+        return fetch(parser.parse_args(arguments[1:]).model)
     parser.add_argument("config", help="YAML or JSON file of the run; - for standard input")
-    if not checking:
+    if not command:
         parser.add_argument("--verbose", action="store_true", help="let DeepSpeed log")
-    options = parser.parse_args(arguments[1:] if checking else arguments)
+    options = parser.parse_args(arguments[1:] if command else arguments)
     try:
         config = read_config(options.config)
     except ConfigError as error:
-        if not checking:
+        if not command:
             print(f"error: {error}", file=sys.stderr)
             return MISTAKE
         errors = [{"pointer": error.pointer, "message": str(error)}]
         print(json.dumps({"ok": False, "errors": errors}))
         return FOUND
-    return check(config) if checking else train(config, verbose=options.verbose)
+    return check(config) if command else train(config, verbose=options.verbose)
+
+
+_COMMANDS = {
+    "check": "Look for mistakes in a run.",
+    "recipes": "Print the study's recipes.",
+    "fetch": "Download a model of the hub, so that runs find it without a network.",
+}
+
+
+def print_recipes(name: str | None) -> int:
+    """Print every field of one recipe, or of all by name, as JSON."""
+    try:
+        print(json.dumps(recipe(name) if name else {known: recipe(known) for known in RECIPES}))
+    except KeyError as error:
+        print(f"error: {error.args[0]}", file=sys.stderr)
+        return MISTAKE
+    return DONE
+
+
+def fetch(model: str) -> int:
+    """Download what a run needs of `model`; progress goes to stderr."""
+    from trainer.model import check_model
+
+    try:
+        folder = check_model(model)
+    except TrainerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    print(json.dumps({"folder": str(folder), "bytes": size}))
+    return DONE
 
 
 def read_config(path: str) -> TrainConfig:
@@ -141,17 +183,21 @@ def train(config: TrainConfig, *, verbose: bool = False) -> int:
 def _drive(run: Any, output: Path | None) -> int:
     """Advance `run` to its end; report to the terminal and metrics.jsonl if `output` is given."""
     metrics = (output / "metrics.jsonl").open("a", encoding="utf-8") if output else None
+    display = Display() if output else None
     try:
         while True:
             batch: Batch = run.advance(1.0)
             if metrics is not None:
                 _record(batch, metrics)
-                _show(batch)
+            if display is not None:
+                display.show(batch)
             if batch.status != "running":
                 break
     finally:
         if metrics is not None:
             metrics.close()
+        if display is not None:
+            display.close()
     if batch.failure is not None:
         if batch.failure.detail:
             print(batch.failure.detail, file=sys.stderr)
@@ -171,44 +217,6 @@ def _record(batch: Batch, stream: TextIO) -> None:
         for record in records:
             stream.write(json.dumps({"kind": kind, **record.asdict()}) + "\n")
     stream.flush()
-
-
-def _show(batch: Batch) -> None:
-    if batch.notes:
-        print(", ".join(f"{name} {value}" for name, value in batch.notes.items() if value))
-    if batch.steps:
-        print(_step_line(batch.steps, batch.total_steps))
-    for evaluation in batch.evaluations:
-        print(_evaluation_line(evaluation))
-    for saved in batch.checkpoints:
-        print(f"{saved.kind} checkpoint: {saved.path} ({saved.bytes / 2**20:,.1f} MiB)")
-    sys.stdout.flush()
-
-
-def _step_line(steps: Sequence[StepRecord], total: int) -> str:
-    last = steps[-1]
-    seconds = sum(step.seconds for step in steps)
-    samples = sum(step.batch_samples for step in steps)
-    return (
-        f"step {last.step:>6,}/{total:,}  samples {last.samples:>9,}  loss {_number(last.loss)}  "
-        f"norm {_number(last.grad_norm)}  lr {last.learning_rate:.3g}  "
-        f"{samples / max(seconds, 1e-9):,.0f} samples/s  "
-        f"{last.tokens / max(last.samples, 1) * samples / max(seconds, 1e-9):,.0f} target tokens/s"
-    )
-
-
-def _evaluation_line(evaluation: Evaluation) -> str:
-    match = ""
-    if evaluation.exact_match is not None:
-        match = f"  exact match {evaluation.exact_match:.1%} of {evaluation.generated:,}"
-    return (
-        f"{evaluation.split} {evaluation.dataset} at step {evaluation.step:,}: "
-        f"loss {_number(evaluation.loss)}{match}"
-    )
-
-
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":

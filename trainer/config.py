@@ -287,6 +287,17 @@ class TrainConfig(Strict):
             raise ValueError("qlora can't be sharded by ZeRO 3; use zero_stage: 2, or method: lora")
         if self.optimizer == "adamw_8bit" and self.offload != "none":
             raise ValueError("adamw_8bit runs on the GPU; use offload: none, or optimizer: adamw")
+        if self.batching == "paper":
+            weights = {entry.weight for entry in self.data.train}
+            if self.data.strategy != "stacked" or weights != {1.0}:
+                raise ValueError(
+                    "batching: paper is the study's sampler, which knows neither curricula nor "
+                    "weights; use strategy: stacked without weights, or batching: exact"
+                )
+            if self.max_tokens_per_microbatch == "auto":
+                raise ValueError(
+                    "batching: paper makes its batches from max_tokens_per_microbatch; give a number"
+                )
         if self.keep_best and not (self.eval_at and self.data.eval):
             raise ValueError("keep_best needs eval_at and data.eval: best by held-out loss")
         return self
