@@ -1,0 +1,96 @@
+"""Ranks that work through lists of their own, and hear the user between two items.
+
+Evaluation takes minutes, and ranks have unequal numbers of batches. After each batch all ranks
+vote: is anyone asked to pause or stop, has anyone failed, has anyone work left. So a wish is heard
+within one batch, and no rank waits for one that has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar
+
+from trainer import engine
+from trainer.errors import TrainerError, as_failure
+from trainer.metrics import Failure
+
+T = TypeVar("T")
+Verdict = Literal["pause", "stop"]
+Control = Callable[[], Literal["go", "pause", "stop"]]
+
+
+class Interrupted(Exception):
+    """The user asked to pause or stop (`verdict`) during an evaluation. Raised on every rank."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict)
+        self.verdict: Verdict = verdict
+
+
+class OtherRankFailed(TrainerError):
+    """Another rank failed; its words, and its failure code."""
+
+    def __init__(self, failure: Failure, rank: int) -> None:
+        super().__init__(failure, rank)
+        self.failure = failure
+        self.rank = rank
+        self.code = failure.code
+
+    def __str__(self) -> str:
+        return f"{self.failure.message} (rank {self.rank})"
+
+
+def in_step(
+    items: Iterable[T], work: Callable[[T], object], control: Control | None = None
+) -> None:
+    """Do `work` on each of this rank's `items`. All ranks call together, with items of their own.
+
+    Args:
+        items: this rank's; fetched one by one, and none after the last is done.
+        work: called for one item at a time; not the place for collective operations, unless all
+            ranks have equally many items.
+        control: asked before each item.
+
+    Raises:
+        Interrupted: some rank's control answered pause or stop; a stop outweighs a pause.
+        Exception: this rank's `items`, `work` or `control` raised it.
+        OtherRankFailed: that happened on another rank only.
+    """
+    error: Exception | None = None
+    wish, item, waiting = "go", _END, iter(items)
+    try:
+        item = next(waiting, _END)
+    except Exception as raised:
+        error = raised
+    while True:
+        if error is None and control is not None:
+            try:
+                wish = control()
+            except Exception as raised:
+                error = raised
+        stop, pause, failed, busy = engine.sum_over_ranks(
+            wish == "stop", wish == "pause", error is not None, item is not _END
+        )
+        if failed:
+            raise _shared(error)
+        if stop or pause:
+            raise Interrupted("stop" if stop else "pause")
+        if not busy:
+            return
+        if item is not _END:
+            try:
+                work(item)
+                item = next(waiting, _END)
+            except Exception as raised:
+                error = raised
+
+
+_END: Any = object()
+
+
+def _shared(mine: Exception | None) -> Exception:
+    told = engine.gather(as_failure(mine) if mine is not None else None)
+    if mine is not None:
+        return mine
+    rank = next(rank for rank, failure in enumerate(told) if failure is not None)
+    return OtherRankFailed(told[rank], rank)
