@@ -12,7 +12,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,27 +116,88 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
 
 
-def reader(checkpoint: Path) -> Callable[[str, int, int], torch.Tensor | None]:
-    """A function that reads elements of a named part, joined over the shards. See `Engine.load`."""
-    files = [safe_open(file, "pt") for file in sorted(checkpoint.glob("rank-*.safetensors"))]
+def reader(checkpoint: Path) -> Reader:
+    """What `Engine.load` reads. It opens its files when it is entered and closes them again."""
+    return Reader(checkpoint)
 
-    def read(name: str, begin: int, end: int) -> torch.Tensor | None:
-        parts: list[torch.Tensor] = []
-        at = 0
-        for file in files:
-            if name not in file.keys():  # noqa: SIM118 (no mapping)
-                return None
-            if not file.get_slice(name).get_shape():
-                return file.get_tensor(name)
-            whole = file.get_slice(name)
-            size = whole.get_shape()[0]
-            low, high = max(begin - at, 0), min(end - at, size)
-            if low < high:
-                parts.append(whole[low:high])
-            at += size
-        return torch.cat(parts) if parts else torch.empty(0)
 
-    return read
+class Reader:
+    """The training state in a checkpoint, joined over the shards of the ranks that wrote it.
+
+    A context manager: its files are open inside the block only.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint = checkpoint
+        self._open = ExitStack()
+        self._files: list[Any] = []
+        self._pieces: list[_Piece] = []
+        self.parts: list[str] = []
+
+    def __enter__(self) -> Reader:
+        try:
+            for number, path in enumerate(sorted(self._checkpoint.glob("rank-*.safetensors"))):
+                file = self._open.enter_context(safe_open(path, "pt"))
+                self._files.append(file)
+                at = 0
+                for begin, length in file.get_tensor("spans").tolist():
+                    self._pieces.append(_Piece(begin, begin + length, number, at))
+                    at += length
+        except Exception:
+            self._open.close()
+            raise
+        self._pieces.sort(key=lambda piece: piece.begin)
+        for name in self._files[0].keys():  # noqa: SIM118 (no mapping)
+            if name != "spans" and len(self._files[0].get_slice(name).get_shape()) == 1:
+                self.parts.append(name)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.clear()
+        self._pieces.clear()
+        self._open.close()
+
+    @property
+    def size(self) -> int:
+        """Trained weights in all."""
+        return max((piece.end for piece in self._pieces), default=0)
+
+    def singles(self) -> dict[str, torch.Tensor]:
+        """What the optimizer keeps once for all weights."""
+        file = self._files[0]
+        names = [n for n in file.keys() if not file.get_slice(n).get_shape()]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in names}
+
+    def read(self, part: str, begin: int, end: int) -> torch.Tensor:
+        """Elements `begin` to `end` (exclusive) of a part, (end - begin,).
+
+        Raises:
+            CheckpointError: no shard has them.
+        """
+        found: list[torch.Tensor] = []
+        number = max(0, bisect_right(self._pieces, begin, key=lambda piece: piece.begin) - 1)
+        at = begin
+        while at < end and number < len(self._pieces):
+            piece = self._pieces[number]
+            if not piece.begin <= at < piece.end:
+                break
+            stop = min(end, piece.end)
+            low = piece.at + at - piece.begin
+            found.append(self._files[piece.file].get_slice(part)[low : low + stop - at])
+            at, number = stop, number + 1
+        if at < end:
+            raise CheckpointError(f"{self._checkpoint} has no {part} of weight {at}")
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Weights `begin` to `end` are in `file`, from its element `at` on."""
+
+    begin: int
+    end: int
+    file: int
+    at: int
 
 
 def export(

@@ -1,171 +1,53 @@
-"""DeepSpeed, and nothing else of it anywhere: process group, optimizer step, sharded state.
+"""One model under DeepSpeed: gradient, optimizer step, sharded state.
 
 The caller owns the step: `backward` accumulates in fp32, `step` reduces, clips and updates once.
-Every ZeRO stage runs with `torch.optim.AdamW` over fp32 master weights, so nothing is compiled at
-start. Stage 0 runs as stage 1: the update is the same, and stage 0 has no gradient norm.
+The optimizer runs over fp32 master weights at every ZeRO stage. Stage 0 runs as stage 1: the update
+is the same, and stage 0 has no gradient norm. On a CPU nothing is compiled at start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import io
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Callable
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from trainer import optimizers, zero
 from trainer.attention import MicroBatch
 from trainer.config import TrainConfig
 from trainer.errors import CheckpointError, ConfigError
+from trainer.process_group import (
+    COLLECTIVE_TIMEOUT,
+    device,
+    gather,
+    join,
+    leave,
+    max_over_ranks,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 
-# Both are read when deepspeed is imported.
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / ".torch_extensions"))
-logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+import deepspeed  # isort: skip
 
-import deepspeed  # noqa: E402
-from deepspeed.ops import __compatible_ops__ as _compatible_ops  # noqa: E402
-from deepspeed.utils import logger as _deepspeed_logger  # noqa: E402
-
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others before it gives up and fails."""
-
-
-# --- the process group ------------------------------------------------------------------------
-
-
-def join(
-    rank: int,
-    world_size: int,
-    master_addr: str,
-    master_port: int,
-    local_rank: int = 0,
-    *,
-    timeout: timedelta = COLLECTIVE_TIMEOUT,
-    verbose: bool = False,
-) -> None:
-    """Form the process group (nccl on GPU, gloo on CPU). Once a process; all ranks at once.
-
-    Args:
-        rank: this process, 0 … `world_size` - 1.
-        world_size: number of ranks.
-        master_addr: where rank 0 listens.
-        master_port: a free port there.
-        local_rank: this process's GPU.
-        timeout: longest wait for the other ranks, here and in every collective operation.
-        verbose: let DeepSpeed log.
-    """
-    if dist.is_initialized():
-        raise RuntimeError("this process has already joined a process group")
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(local_rank),
-        MASTER_ADDR=master_addr,
-        MASTER_PORT=str(master_port),
-    )
-    _deepspeed_logger.setLevel(logging.INFO if verbose else logging.ERROR)
-    # DeepSpeed calls functions that torch has renamed.
-    warnings.filterwarnings("ignore", r".*torch\.distributed\..* is deprecated", FutureWarning)
-    # The shared-memory all-reduce is compiled on first use (half a minute, and a compiler must be
-    # there) and leaves segments behind when a rank is killed; gloo is fast enough on CPU.
-    _compatible_ops["deepspeed_shm_comm"] = False
-    gpu = torch.cuda.is_available()
-    if gpu:
-        torch.cuda.set_device(local_rank)
-    alone = world_size == 1  # needs no port
-    dist.init_process_group(
-        "nccl" if gpu else "gloo",
-        init_method=None if alone else "env://",  # under torchrun, its own store listens there
-        store=dist.HashStore() if alone else None,  # pyright: ignore[reportPrivateImportUsage]
-        rank=rank,
-        world_size=world_size,
-        timeout=timeout,
-        device_id=torch.device("cuda", local_rank) if gpu else None,
-    )
-    deepspeed.init_distributed(dist_init_required=False, verbose=False)
-    _import_without_compiler("deepspeed.runtime.zero.muon.muon_optimizer")
-    # Everything imported so far lives as long as the process. Frozen, it is not walked again by
-    # the collections that DeepSpeed makes at each start of an engine (0.9 s to 0.2 s).
-    gc.collect()
-    gc.freeze()
-
-
-def _import_without_compiler(module: str) -> None:
-    """Import a module of DeepSpeed's with `torch.compile` switched off.
-
-    Each engine asks whether its optimizer is Muon. Importing that decorates functions with
-    `torch.compile`, which loads all of inductor: a second and 40 MB a rank, never used.
-    """
-    compiler = torch.compile
-    torch.compile = lambda function=None, **_: function if function else lambda inner: inner
-    try:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-    finally:
-        torch.compile = compiler
-
-
-def leave() -> None:
-    """Dissolve the process group. The process can't join another: DeepSpeed keeps parts of it."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def rank() -> int:
-    return dist.get_rank()
-
-
-def world_size() -> int:
-    return dist.get_world_size()
-
-
-def device() -> torch.device:
-    """Where this rank computes."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
-def sum_over_ranks(*values: float) -> list[float]:
-    """Sum of each value over all ranks, in fp64; the same on every rank."""
-    if world_size() == 1:
-        return [float(value) for value in values]
-    tensor = torch.tensor(values, dtype=torch.float64, device=device())
-    dist.all_reduce(tensor)
-    return tensor.tolist()
-
-
-def max_over_ranks(value: float) -> float:
-    """Largest value of any rank; the same on every rank."""
-    if world_size() == 1:
-        return float(value)
-    tensor = torch.tensor(value, dtype=torch.float64, device=device())
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return float(tensor)
-
-
-def gather(value: Any) -> list[Any]:
-    """`value` (anything that pickles) of each rank, in order; the same on every rank."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-# --- precision --------------------------------------------------------------------------------
+__all__ = [
+    "COLLECTIVE_TIMEOUT",
+    "Engine",
+    "device",
+    "gather",
+    "join",
+    "leave",
+    "max_over_ranks",
+    "precision_of",
+    "rank",
+    "sum_over_ranks",
+    "world_size",
+]
 
 
 def precision_of(config: TrainConfig) -> str:
@@ -182,69 +64,124 @@ def precision_of(config: TrainConfig) -> str:
     return config.precision
 
 
-# --- the engine -------------------------------------------------------------------------------
+class StateReader(Protocol):
+    """A saved training state, joined over the ranks that wrote it. See `trainer.checkpoint`."""
+
+    def __enter__(self) -> StateReader: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    @property
+    def size(self) -> int:
+        """Weights in all."""
+        ...
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of what has one value a weight."""
+        ...
+
+    def read(self, part: str, begin: int, end: int) -> torch.Tensor:
+        """Elements `begin` to `end` (exclusive) of a part."""
+        ...
+
+    def singles(self) -> dict[str, torch.Tensor]:
+        """What has one value in all."""
+        ...
 
 
 class Engine:
     """One model under DeepSpeed.
 
-    `loss_model` maps a `MicroBatch` to a summed loss. Its parameters may have any float type; the
-    master weights are fp32 copies of exactly those values.
+    `loss_model` maps a `MicroBatch` to a summed loss. Parameters that don't require a gradient are
+    frozen: they get neither gradient nor optimizer state and are not part of the saved state. The
+    others may have any float type; the master weights are fp32 copies of exactly those values.
 
     `stage` and `precision` are those it runs with, `parameters` counts the trained weights.
+
+    Under ZeRO 2 and 3 gradients are reduced inside `backward`, under ZeRO 3 weights are gathered
+    inside `forward` too: all ranks must make the same calls, and after an exception inside one of
+    them on any rank the others are stuck in it, so the attempt has to end. Under ZeRO 0 and 1
+    ranks may make different numbers of calls, and after an exception `discard` makes the engine
+    fit for another try.
     """
 
     def __init__(self, loss_model: nn.Module, config: TrainConfig) -> None:
-        self.stage = 2 if config.zero_stage == 2 else 1
+        self.stage = max(1, config.zero_stage)
         self.precision = precision_of(config)
         self._parameters = [p for p in loss_model.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._parameters)
-        exact: list[torch.Tensor] = []
-        if self.precision == "bf16":
-            # DeepSpeed makes its fp32 master weights from the bf16 ones: keep what that rounds off.
-            exact = [p.detach().float().cpu().reshape(-1) for p in self._parameters]
-        loss_model = loss_model.to(device())
+        exact = self._set_precision(loss_model)
+        optimizer = optimizers.build(config, self._parameters)
+        settings = self._settings(config)
+        if self.stage == 3:
+            zero.spread(loss_model, settings, self._dtype)
+            for buffer in loss_model.buffers():
+                buffer.data = buffer.data.to(device())
+        else:
+            loss_model = loss_model.to(device())
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its memory use, logs or no logs
+            self._engine: Any = deepspeed.initialize(
+                model=loss_model, optimizer=optimizer, dist_init_required=False, config=settings
+            )[0]
+        self._optimizer: Any = self._engine.optimizer
+        self._zero = zero.adapt(self._optimizer, self._parameters)
+        if exact is not None:
+            self._fill_masters(exact)
+
+    def _set_precision(self, module: nn.Module) -> list[torch.Tensor] | None:
+        """Convert all weights; the trained ones as they were, where that rounded them."""
         if self.precision == "fp32":
-            loss_model = loss_model.float()
-        optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.learning_rate,
-            betas=config.adam_betas,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+            module.float()
+            return None
+        # DeepSpeed makes its fp32 master weights from the bf16 ones: keep what that rounds off.
+        exact = [p.detach().reshape(-1) for p in self._parameters]
+        for parameter in module.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(torch.bfloat16)
+        return exact if any(part.dtype != torch.bfloat16 for part in exact) else None
+
+    def _settings(self, config: TrainConfig) -> dict[str, Any]:
+        """DeepSpeed's configuration."""
         bucket = min(2 * self.parameters, 200_000_000)
-        settings = {
+        stage: dict[str, Any] = {
+            "stage": self.stage,
+            "overlap_comm": False,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        }
+        pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        if config.offload != "none":
+            stage["offload_optimizer"] = pinned
+        if config.offload == "all":
+            stage["offload_param"] = pinned
+        if self.stage == 3:
+            # Smaller weights stay whole on every rank: gathering them would cost more than it saves
+            stage["stage3_param_persistence_threshold"] = min(100_000, self.parameters // 100)
+        return {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
             "managed_gradient_accumulation": False,
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
             "gradient_clipping": config.max_grad_norm or 0.0,
-            "zero_optimization": {
-                "stage": self.stage,
-                "overlap_comm": False,
-                "reduce_bucket_size": bucket,
-                "allgather_bucket_size": bucket,
-            },
+            "zero_optimization": stage,
             "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
             "data_types": {"grad_accum_dtype": "fp32"},
             "communication_data_type": "fp32",
             "steps_per_print": 2**62,
         }
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its memory use, logs or no logs
-            self._engine: Any = deepspeed.initialize(
-                model=loss_model, optimizer=optimizer, dist_init_required=False, config=settings
-            )[0]
-        self._zero: Any = self._engine.optimizer
-        if exact:
-            begin = rank() * self._flat.numel()
-            self._fill("master", torch.cat(exact)[begin : begin + self._flat.numel()])
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def model(self) -> Any:
-        """The loss model, with its current weights on every rank."""
+        """The loss model. Under ZeRO 3 its weights are spread over ranks: see `whole_weights`."""
         return self._engine.module
+
+    # --- a step ---------------------------------------------------------------------------
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Summed loss of one micro-batch, (), with its graph."""
@@ -255,16 +192,28 @@ class Engine:
         # DeepSpeed averages over ranks: undo it.
         self._engine.backward(loss * (world_size() / global_targets), scale_wrt_gas=False)
 
+    def gradient_square(self) -> float | None:
+        """Squared L2 norm of what `backward` has accumulated on this rank since the last step.
+
+        It is of this rank's own sum g of gradients of `loss · world_size / global_targets`, before
+        any reduction: the gradient that `step` uses is the mean of g over ranks. One pass over the
+        accumulators. None under ZeRO 2 and 3, where they are reduced as they come.
+        """
+        gradients = self._zero.gradients()
+        if gradients is None:
+            return None
+        if not gradients:
+            return 0.0
+        return float(nn.utils.get_total_norm(gradients).double() ** 2)
+
     def discard(self) -> None:
-        """Forget the gradients accumulated since the last step."""
-        if self._is_bf16_stage_1:
-            self._zero.clear_hp_grads()
-            self._zero.clear_lp_grads()
-            return
-        self._zero.zero_grad(set_to_none=True)
-        for kept in (self._zero.averaged_gradients, self._zero.all_grad_tensors):
-            for group in kept:
-                kept[group] = None
+        """Forget the gradients accumulated since the last step.
+
+        Under ZeRO 0 and 1 also after an exception inside `forward` or `backward`, and on one rank
+        alone: the next step equals that of an undisturbed run. Under ZeRO 2 and 3 between calls
+        only, on all ranks.
+        """
+        self._zero.discard()
 
     def step(self, learning_rate: float) -> float | None:
         """Reduce, clip and update once. All ranks together.
@@ -273,83 +222,170 @@ class Engine:
             The global gradient norm before clipping; None if it was not finite, and then the
             weights are left as they were.
         """
-        for group in self._zero.optimizer.param_groups:
+        for group in self._optimizer.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
-        if self._zero.overflow:
+        if self._optimizer.overflow:
             return None
-        return float(self._zero._global_grad_norm)
+        return float(self._optimizer._global_grad_norm)
+
+    def reset_optimizer(self) -> None:
+        """Forget the optimizer's state (moments, step count), as at the start of a run."""
+        self._optimizer.optimizer.state.clear()
+
+    # --- weights --------------------------------------------------------------------------
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[bool]:
+        """Within this block `model` may be evaluated. All ranks enter and leave together.
+
+        Yields:
+            Whether this rank has all the weights, so that it may run as many forward passes as it
+            likes. Always so below ZeRO 3. Under ZeRO 3 if they fit on every rank; else (False)
+            each pass gathers weights from all ranks, and all must make the same number of passes
+            (`generate(synced_gpus=True)`), without `inference_mode`: use `no_grad`.
+        """
+        if self.stage < 3:
+            yield True
+            return
+        if not self._whole_weights_fit():
+            yield False
+            return
+        with zero.whole(self._optimizer):
+            yield True
+
+    def _whole_weights_fit(self) -> bool:
+        """Whether all weights fit on each rank and leave half of its free memory."""
+        if not torch.cuda.is_available():
+            return True
+        needed = sum(zero.numel(p) * p.element_size() for p in self.model.parameters())
+        free = torch.cuda.mem_get_info()[0]
+        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return max_over_ranks(float(needed > free // 2)) == 0.0
+
+    def weights(self) -> dict[str, torch.Tensor] | None:
+        """The language model's state dict on the CPU; on rank 0 only. All ranks together.
+
+        One parameter at a time is gathered. Tied weights share memory; those in 4 bits are given
+        as the values they stand for.
+        """
+        model: nn.Module = self.model.model
+        names: dict[int, list[str]] = {}
+        found: dict[int, nn.Parameter] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+            found[id(parameter)] = parameter
+        leads = rank() == 0
+        collected: dict[str, torch.Tensor] = {}
+        for key, parameter in found.items():
+            with zero.gathered([parameter]) if self.stage == 3 else contextlib.nullcontext():
+                if leads:
+                    value = _values_of(parameter).cpu()
+                    value = value.clone() if value.data_ptr() == parameter.data_ptr() else value
+                    collected.update(dict.fromkeys(names[key], value))
+        if not leads:
+            return None
+        kept = model.state_dict().keys()
+        for name, buffer in model.named_buffers():
+            if name in kept:
+                collected[name] = buffer.detach().cpu()
+        return collected
+
+    # --- state ----------------------------------------------------------------------------
+
+    # Each rank saves its pieces of the vector of all trained weights and of what the optimizer
+    # keeps a weight, and where they lie in it. See trainer/zero.py.
+
+    def shard(self) -> dict[str, torch.Tensor]:
+        """This rank's pieces of the training state, on the CPU.
+
+        `spans` (n, 2), int64: begin and length of each piece in the vector of all trained weights.
+        `master` and what the optimizer keeps a weight (`exp_avg`, …): the pieces, joined, 1-D.
+        What it keeps in all (`step`, …): 0-D.
+        """
+        flats = self._zero.flats
+        inner = self._optimizer.optimizer
+        spans = self._zero.spans
+        shard = {
+            "spans": torch.tensor([(s.begin, s.length) for s in spans]).reshape(-1, 2).long(),
+            "master": self._joined(flats),
+        }
+        states = [optimizers.state_of(inner, flat) for flat in flats]
+        for name in states[0][0]:
+            shard[name] = self._joined([each[name] for each, _ in states])
+        return shard | states[0][1]
+
+    def _joined(self, flats: list[torch.Tensor]) -> torch.Tensor:
+        pieces = [
+            flats[span.flat].detach()[span.at : span.at + span.length] for span in self._zero.spans
+        ]
+        if not pieces:
+            return torch.empty(0)
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).cpu().contiguous()
+
+    def load(self, state: StateReader) -> None:
+        """Take over the state of an earlier engine, whatever its stage and number of ranks.
+
+        Raises:
+            CheckpointError: it is the state of another model.
+        """
+        with state:
+            if state.size != self.parameters:
+                raise CheckpointError(
+                    f"the checkpoint has {state.size:,} trained weights and the model "
+                    f"{self.parameters:,}: it is another model's"
+                )
+            flats = self._zero.flats
+            parts = {part: [torch.zeros_like(flat) for flat in flats] for part in state.parts}
+            for part, targets in parts.items():
+                for span in self._zero.spans:
+                    piece = state.read(part, span.begin, span.begin + span.length)
+                    targets[span.flat][span.at : span.at + span.length].copy_(piece)
+            masters = parts.pop("master")
+            singles = state.singles()
+            with torch.no_grad():
+                for number, flat in enumerate(flats):
+                    flat.copy_(masters[number])
+                    each = {part: targets[number] for part, targets in parts.items()}
+                    optimizers.restore(self._optimizer.optimizer, flat, each, singles)
+        self._zero.publish()
+
+    @torch.no_grad()
+    def _fill_masters(self, exact: list[torch.Tensor]) -> None:
+        """Set the master weights to `exact`, flat values of each trained parameter."""
+        flats, spans = self._zero.flats, self._zero.spans
+        begin = 0
+        for part in exact:
+            end = begin + part.numel()
+            for span in spans:
+                low, high = max(begin, span.begin), min(end, span.begin + span.length)
+                if low < high:
+                    at = span.at + low - span.begin
+                    flats[span.flat][at : at + high - low].copy_(part[low - begin : high - begin])
+            begin = end
+
+    # --- the end --------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give back the engine's memory. The process group stays."""
+        if self._engine is None:
+            return
         self._engine.destroy()
-        self._engine = self._zero = None
+        if self.stage == 3:
+            zero.clean_up(self._engine.module)
+        self._engine = self._optimizer = None
+        del self._zero
         self._parameters = []
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    # Each rank holds one slice of the flat fp32 weights and Adam moments, in parameter order, the
-    # last one padded. Joined and cut to size they don't depend on the number of ranks or the stage.
 
-    def shard(self) -> dict[str, torch.Tensor]:
-        """This rank's slice of the training state, on the CPU."""
-        flat = self._flat
-        state = self._zero.optimizer.state.get(flat, {})
-        shard = {"master": flat.detach(), **{k: state[k] for k in _MOMENTS if k in state}}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
+def _values_of(parameter: nn.Parameter) -> torch.Tensor:
+    """The values of a parameter; if bitsandbytes keeps them in 4 bits, those they stand for."""
+    packed = getattr(parameter, "quant_state", None)
+    if packed is None:
+        return parameter.detach()
+    from bitsandbytes.functional import dequantize_4bit
 
-    def load(self, read: Callable[[str, int, int], torch.Tensor | None]) -> None:
-        """Take over the state of an earlier engine, however many ranks it had.
-
-        Args:
-            read: gives elements `begin` to `end` (exclusive) of a named part of the state, joined
-                over the ranks that wrote it; fewer if it ends there; None if there is no such part.
-
-        Raises:
-            CheckpointError: it is the state of another model.
-        """
-        flat = self._flat
-        begin = rank() * flat.numel()
-        end = min(begin + flat.numel(), self.parameters)
-        for name in ("master", *_MOMENTS):
-            part = read(name, *((0, 1) if name == "step" else (begin, max(begin, end))))
-            if part is None:
-                continue
-            if name == "step":
-                self._state["step"] = part.reshape(()).clone().to(flat.device)
-                continue
-            if part.numel() != max(0, end - begin):
-                raise CheckpointError("the checkpoint has too few weights: it is another model's")
-            self._fill(name, part)
-        self._zero.update_lp_params()
-
-    def _fill(self, name: str, part: torch.Tensor) -> None:
-        """Set this rank's slice of `name`; padding becomes 0."""
-        flat = self._flat
-        if name == "master":
-            target = flat.data
-        else:
-            target = self._state.setdefault(name, torch.zeros_like(flat))
-        target.zero_()
-        target[: part.numel()].copy_(part)
-
-    @property
-    def _is_bf16_stage_1(self) -> bool:
-        """DeepSpeed has an optimizer class of its own for this one combination."""
-        return self.precision == "bf16" and self.stage == 1
-
-    @property
-    def _flat(self) -> torch.Tensor:
-        if self._is_bf16_stage_1:
-            (flat,) = self._zero.fp32_groups_flat_partition
-        else:
-            (flat,) = self._zero.single_partition_of_fp32_groups
-        return flat
-
-    @property
-    def _state(self) -> dict[str, torch.Tensor]:
-        return self._zero.optimizer.state[self._flat]
-
-
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+    return dequantize_4bit(parameter.data, packed)
