@@ -7,12 +7,15 @@ one before it is used. State is stored in slices that any number of ranks can re
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import shutil
 import time
 from bisect import bisect_right
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,30 +25,42 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from trainer import engine
+from trainer import adapters, engine
 from trainer.errors import CheckpointError
 from trainer.metrics import CheckpointRecord
 
-KEPT = 2
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
+_BEST = "best"
 
 
 def save(
-    directory: Path, shard: dict[str, torch.Tensor], state: dict[str, Any]
+    directory: Path,
+    shard: dict[str, torch.Tensor],
+    state: dict[str, Any],
+    *,
+    keep: int = 2,
+    best: bool = False,
 ) -> CheckpointRecord:
-    """Write `directory/step-N` from every rank's shard; keep the newest two. All ranks together.
+    """Write `directory/step-N` from every rank's shard. All ranks together.
 
     Args:
         directory: the run's checkpoint folder.
-        shard: this rank's slice of the training state.
+        shard: this rank's slice of the training state, as `Engine.shard` gives it.
         state: JSON values, the same on all ranks; has `step` and `samples`.
+        keep: the newest N stay, and the best one; the others are deleted.
+        best: this one is the best so far.
+
+    Raises:
+        CheckpointError: it could not be written. Those before it are untouched. On every rank.
     """
     began = time.monotonic()
     final = directory / f"step-{state['step']}"
-    temporary = directory / f".tmp-step-{state['step']}"
+    temporary = directory / f".tmp-{final.name}"
     if engine.rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in (*directory.glob(".tmp-*"), *directory.glob(".old-*")):
+            shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir(parents=True)
     engine.gather(None)
     name = f"rank-{engine.rank():05d}.safetensors"
@@ -63,14 +78,14 @@ def save(
             _write_text(temporary / _STATE, json.dumps(state))
             files = {name: digest for name, digest, _ in written}
             files[_STATE] = _flush_and_hash(temporary / _STATE)
-            _write_text(temporary / _MANIFEST, json.dumps({"files": files}))
+            manifest = {"format": _FORMAT, "files": files}
+            _write_text(temporary / _MANIFEST, json.dumps(manifest))
             _flush(temporary)
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(temporary, final)
-            _flush(directory)
+            _replace(final, temporary)
             size = _size(final)
-            for old in _steps(directory)[KEPT:]:
-                shutil.rmtree(old, ignore_errors=True)
+            if best:
+                _point(directory, final.name)
+            _clean(directory, keep)
         except OSError as error:
             problems = [str(error)]
     size, problems = engine.gather((size, problems))[0]
@@ -95,19 +110,35 @@ def latest(path: Path) -> Path | None:
     if path.name.startswith("step-"):
         limit = _number(path)
         steps = [step for step in _steps(path.parent) if _number(step) <= limit]
-    elif (path / "checkpoints").is_dir():
-        steps = _steps(path / "checkpoints")
     else:
-        steps = _steps(path)
+        steps = _steps(_directory(path))
     return next((step for step in steps if is_whole(step)), None)
+
+
+def best(path: Path) -> Path | None:
+    """The checkpoint that was last saved as the best, if there is one and it is undamaged.
+
+    `path` is a run's output folder or its checkpoint folder.
+    """
+    directory = _directory(path)
+    try:
+        found = directory / (directory / _BEST).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return found if _number(found) >= 0 and is_whole(found) else None
 
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether every file of `checkpoint` is there and has the hash in its manifest."""
     try:
         manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
-        return all(_hash(checkpoint / name) == sha for name, sha in manifest["files"].items())
-    except (OSError, ValueError, KeyError, AttributeError):
+        files: dict[str, str] = manifest["files"]
+        if manifest["format"] != _FORMAT:
+            return False
+        with ThreadPoolExecutor(max_workers=8) as pool:  # hashing leaves the interpreter's lock
+            found = pool.map(_hash, [checkpoint / name for name in files])
+            return all(one == other for one, other in zip(found, files.values(), strict=True))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -201,33 +232,49 @@ class _Piece:
 
 
 def export(
-    folder: Path, model: Any, tokenizer: Any, *, step: int, samples: int
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    step: int,
+    samples: int,
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> CheckpointRecord:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` opens. Rank 0 only.
 
-    Weights get the data type of the base model, whatever the run computed in.
+    Weights get the data type of the base model, whatever the run computed in. Adapters are merged
+    into them, and written by themselves to the folder `adapter` in it.
+
+    Args:
+        folder: replaced if it exists.
+        model: the trained language model.
+        tokenizer: written beside it, with the chat template that was in force.
+        step: optimizer steps made.
+        samples: samples seen.
+        weights: the model's state dict, as `Engine.weights` gathers it.
     """
     began = time.monotonic()
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    given: Mapping[str, torch.Tensor] = model.state_dict() if weights is None else weights
+    whole = adapters.merge(model, given) if adapters.has_adapters(model) else dict(given)
     dtype = model.config.dtype or torch.float32
-    weights = {
-        name: tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
-        for name, tensor in model.state_dict().items()
-    }
-    model.save_pretrained(temporary, state_dict=weights)
+    converted: dict[tuple[int, torch.Size], torch.Tensor] = {}  # tied weights stay one
+    for name, tensor in whole.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in converted:
+            kept = tensor.detach()
+            converted[key] = kept.to(dtype) if kept.is_floating_point() else kept
+        whole[name] = converted[key]
+    _skeleton(model, dtype).save_pretrained(temporary, state_dict=whole)
     tokenizer.save_pretrained(temporary)
-    for file in temporary.iterdir():
-        _flush(file)
+    if adapters.has_adapters(model):
+        adapters.save(temporary / "adapter", model, given)
+    for path in temporary.rglob("*"):
+        _flush(path)
     _flush(temporary)
-    old = folder.with_name(f".old-{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(temporary, folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _replace(folder, temporary)
     return CheckpointRecord(
         step=step,
         samples=samples,
@@ -238,6 +285,21 @@ def export(
     )
 
 
+def _skeleton(model: Any, dtype: torch.dtype) -> Any:
+    """The plain model without weights: no adapters, quantisation, spread weights or hooks."""
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(model.config)
+    config.dtype = dtype
+    config._attn_implementation = "sdpa"
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        skeleton: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    skeleton.generation_config = copy.deepcopy(model.generation_config)
+    return skeleton
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -245,6 +307,41 @@ def _steps(directory: Path) -> list[Path]:
     """Checkpoints in `directory`, newest first."""
     found = [path for path in directory.glob("step-*") if path.is_dir() and _number(path) >= 0]
     return sorted(found, key=_number, reverse=True)
+
+
+def _directory(path: Path) -> Path:
+    """The checkpoint folder of a run's output folder; itself if it is one."""
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def _replace(final: Path, temporary: Path) -> None:
+    """Give `temporary` the name `final`; a half-deleted folder never bears that name."""
+    old = final.with_name(f".old-{final.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.rename(final, old)
+    os.rename(temporary, final)
+    _flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _point(directory: Path, name: str) -> None:
+    """Make `name` the best checkpoint, at once."""
+    temporary = directory / f".{_BEST}"
+    _write_text(temporary, name)
+    os.rename(temporary, directory / _BEST)
+    _flush(directory)
+
+
+def _clean(directory: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one."""
+    pointer = directory / _BEST
+    kept = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+    for path in _steps(directory)[keep:]:
+        if path.name != kept:
+            old = path.with_name(f".old-{path.name}")
+            os.rename(path, old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _number(path: Path) -> int:
@@ -276,4 +373,4 @@ def _hash(path: Path) -> str:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
