@@ -81,8 +81,8 @@ def _check_targets(targets: list[str], model: Any) -> None:
     if unknown:
         kinds = sorted({name.rpartition(".")[2] for name in names})
         raise ConfigError(
-            f"lora_targets: {', '.join(unknown)} can't get adapters: no linear layer of this model "
-            f"has that name to itself; it has {', '.join(kinds)}; all-linear takes all of them",
+            f"lora_targets: {', '.join(unknown)} can't get adapters; the linear layers of this "
+            f"model are {', '.join(kinds)}: name some of them, or write all-linear",
             "/lora_targets",
         )
 

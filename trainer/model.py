@@ -12,11 +12,13 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ModelError
+from trainer.errors import ConfigError, ModelError
 
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -165,14 +167,21 @@ def tokenizer_key(folder: Path, tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path, *, four_bits: str | None = None) -> Any:
     """A fresh copy of the base model on the CPU, in the data type it was saved in.
 
     The last model read stays in host memory if that leaves three quarters of it free, so that the
     next run of the process starts without reading it again.
 
+    Args:
+        folder: a model folder.
+        four_bits: `bf16` or `fp32`: keep its linear layers in 4 bits (NF4, double quantisation) and
+            compute in that precision. Such a model is read to the device where it will run, and
+            read again each time.
+
     Raises:
         ModelError: transformers can't open it.
+        ConfigError: 4 bits can't be had here.
     """
     global _pristine
     import torch
@@ -180,6 +189,8 @@ def load_model(folder: Path) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if four_bits is not None:
+        return _load_in_4_bits(folder, four_bits)
     newest = max(file.stat().st_mtime_ns for file in _weight_files(folder))
     key = (str(folder.resolve()), newest)
     if _pristine is not None and _pristine[0] == key:
@@ -196,6 +207,99 @@ def load_model(folder: Path) -> Any:
         _pristine = (key, model)
         return copy.deepcopy(model)
     return model
+
+
+def _load_in_4_bits(folder: Path, precision: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    problem = four_bit_problem()
+    if problem is not None:
+        raise ConfigError(problem, "/method")
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+    )
+    place = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto",
+            trust_remote_code=False,
+            quantization_config=how,
+            device_map={"": place},
+        )
+    except Exception as error:
+        raise ModelError(
+            f"the model in {str(folder)!r} can't be opened in 4 bits ({error}); use method: lora"
+        ) from error
+    for layer in model.modules():
+        # On some CPUs a forward pass in eval mode would repack the weights and round their scales.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
+
+
+def four_bit_problem() -> str | None:
+    """Why `method: qlora` can't work on this machine, and what can; None if it can.
+
+    Asked without importing torch or bitsandbytes.
+    """
+    missing = [name for name in ("bitsandbytes", "accelerate", "peft") if find_spec(name) is None]
+    if not missing:
+        return None
+    return (
+        f"method qlora needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} "
+        f"not installed here; pip install {' '.join(missing)}, or use method: lora"
+    )
+
+
+def compile_layers(model: Any) -> int:
+    """Compile each decoder layer of `model` in place; how many there are.
+
+    One layer is compiled once and its code serves all layers and all shapes, so the first step
+    takes seconds to a minute longer and the later ones don't.
+
+    Raises:
+        ConfigError: there is no compiler, or no decoder layers are found.
+    """
+    import torch
+
+    problem = compiler_problem()
+    if problem is not None:
+        raise ConfigError(problem, "/compile")
+    layers = decoder_layers(model)
+    if not layers:
+        raise ConfigError(
+            f"compile: no decoder layers are found in a {type(model).__name__}; set compile: false",
+            "/compile",
+        )
+    # Layers differ in nothing that the code depends on; shapes differ from batch to batch.
+    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
+    for layer in layers:
+        layer.compile(dynamic=True)
+    return len(layers)
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """The repeated blocks of a language model, as its class names them."""
+    kinds = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in kinds]
+
+
+def compiler_problem() -> str | None:
+    """Why `torch.compile` can't work on this machine, and what to do; None if it can."""
+    import torch
+
+    if torch.cuda.is_available():
+        if find_spec("triton") is not None:
+            return None
+        return "compile: true needs triton, which is not installed here; set compile: false"
+    if any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "c++", "clang++")):
+        return None
+    return "compile: true needs a C++ compiler on a CPU; install g++, or set compile: false"
 
 
 def _memory_available() -> int:
