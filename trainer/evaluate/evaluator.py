@@ -20,6 +20,7 @@ from trainer import engine
 from trainer.attention import collate
 from trainer.config import Extract, Judge, LmEval
 from trainer.data import TokenSet
+from trainer.evaluate.batches import GENERATION_CAP, batches, halving
 from trainer.evaluate.extract import Extractor
 from trainer.evaluate.generate import greedy, stop_tokens
 from trainer.evaluate.retention import BaseLoss, BaseLosses
@@ -28,8 +29,6 @@ from trainer.loss import TokenLoss
 from trainer.metrics import Evaluation, finite
 from trainer.packing import plan_step
 
-GENERATION_CAP = 4
-"""Generation keeps keys and values only, no graph: its batches take this many times the cap."""
 KEPT_ANSWERS = 64
 """Answers of each set that are written to the run's `generations` folder."""
 
@@ -255,11 +254,13 @@ class Evaluator:
         right = 0
         kept: list[dict[str, Any]] = []
 
+        def continued(prompts: Any) -> list[list[int]]:
+            pad_id = self._tokenizer.pad_token_id
+            return greedy(model, prompts, max_new_tokens=max_new_tokens, stops=stops, pad_id=pad_id)
+
         def answer(batch: list[int]) -> None:
             nonlocal right
-            made = answers_to(
-                model, [samples.prompt(i) for i in batch], max_new_tokens, stops, self._tokenizer
-            )
+            made = halving([samples.prompt(i) for i in batch], continued)
             texts = self._tokenizer.batch_decode(made, skip_special_tokens=True)
             for index, ids, text in zip(batch, made, texts, strict=True):
                 reference = samples.answers[index]
@@ -298,39 +299,3 @@ class Evaluator:
         lines = [json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers]
         temporary.write_text("".join(lines), encoding="utf-8")
         os.replace(temporary, file)
-
-
-def batches(items: list[int], widths: list[int], cap: int) -> list[list[int]]:
-    """Cut `items`, widest first, into batches of at most `cap` tokens, one item at least."""
-    found: list[list[int]] = []
-    width = 0
-    for item, wide in zip(items, widths, strict=True):
-        if found and width * (len(found[-1]) + 1) <= cap:
-            found[-1].append(item)
-        else:
-            found.append([item])
-            width = wide
-    return found
-
-
-def answers_to(
-    model: Any, prompts: list[Any], max_new_tokens: int, stops: frozenset[int], tokenizer: Any
-) -> list[list[int]]:
-    """Greedy answers; a batch that doesn't fit the GPU's memory is halved until it does."""
-    try:
-        return greedy(
-            model,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            stops=stops,
-            pad_id=tokenizer.pad_token_id,
-        )
-    except torch.OutOfMemoryError:
-        if len(prompts) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = len(prompts) // 2
-    return [
-        *answers_to(model, prompts[:half], max_new_tokens, stops, tokenizer),
-        *answers_to(model, prompts[half:], max_new_tokens, stops, tokenizer),
-    ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ def greedy(
     max_new_tokens: int,
     stops: Collection[int],
     pad_id: int,
+    ended: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """The most likely continuation, token by token, of each prompt.
 
@@ -39,6 +40,8 @@ def greedy(
         max_new_tokens: most tokens of an answer; fewer where the model has no positions for more.
         stops: tokens that end an answer.
         pad_id: fills up shorter prompts on the left; never seen by the model.
+        ended: asked after each token whether the answer so far is complete. Not asked for models
+            without `takes_plain_cache`, whose answers then run on.
 
     Returns:
         Token ids of each answer, its stop token included if it has one.
@@ -56,9 +59,10 @@ def greedy(
         ids[row, width - len(prompt) :] = prompt
         mask[row, width - len(prompt) :] = 1
     on_device = (torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
-    decode = _decode if _takes_plain_cache(model) else _generate
     with torch.no_grad(), _uncompiled():
-        return decode(model, *on_device, max_new_tokens, frozenset(stops), pad_id)
+        if takes_plain_cache(model):
+            return _decode(model, *on_device, max_new_tokens, frozenset(stops), ended)
+        return _generate(model, *on_device, max_new_tokens, frozenset(stops), pad_id)
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -68,13 +72,27 @@ def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token in stops if token is not None)
 
 
+def takes_plain_cache(model: Any) -> bool:
+    """Whether the model's state is keys and values that rows can be dropped from."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    wanted = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+    return not getattr(inner, "_is_stateful", False) and takes(model, *wanted)
+
+
+def takes(model: Any, *names: str) -> bool:
+    """Whether the model's forward pass has parameters of these names, under adapters if need be."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    parameters = inspect.signature(inner.forward).parameters
+    return all(name in parameters for name in names)
+
+
 def _decode(
     model: Any,
     ids: torch.Tensor,
     mask: torch.Tensor,
     max_new_tokens: int,
     stops: frozenset[int],
-    pad_id: int,
+    ended: Callable[[list[int]], bool] | None,
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in range(len(ids))]
     rows = list(range(len(ids)))  # which answer each row of the batch belongs to
@@ -94,7 +112,7 @@ def _decode(
         for row, token in zip(rows, ids[:, 0].tolist(), strict=True):
             if row in running:
                 answers[row].append(token)
-                if token in stops:
+                if token in stops or (ended is not None and ended(answers[row])):
                     running.remove(row)
         if not running or made == max_new_tokens - 1:
             break
@@ -104,7 +122,7 @@ def _decode(
             kept = [at for at, row in enumerate(rows) if row in running]
             rows = [rows[at] for at in kept]
             chosen = torch.tensor(kept, device=ids.device)
-            cache.reorder_cache(chosen)
+            cache.reorder_cache(cast(torch.LongTensor, chosen))
             ids, mask, positions = ids[chosen], mask[chosen], positions[chosen]
     return answers
 
@@ -130,13 +148,6 @@ def _generate(
     )[:, ids.shape[1] :].tolist()
     ends = [next((at + 1 for at, t in enumerate(row) if t in stops), len(row)) for row in made]
     return [row[:end] for row, end in zip(made, ends, strict=True)]
-
-
-def _takes_plain_cache(model: Any) -> bool:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    taken = inspect.signature(inner.forward).parameters
-    wanted = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
-    return not getattr(inner, "_is_stateful", False) and all(name in taken for name in wanted)
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:

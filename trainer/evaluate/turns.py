@@ -7,7 +7,9 @@ within one batch, and no rank waits for one that has left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, Literal, TypeVar
 
 from trainer import engine
@@ -86,6 +88,8 @@ def in_step(
 
 
 _END: Any = object()
+_TICK = 0.5
+"""Seconds between two votes while `meanwhile` waits."""
 
 
 def _shared(mine: Exception | None) -> Exception:
@@ -94,3 +98,33 @@ def _shared(mine: Exception | None) -> Exception:
         return mine
     rank = next(rank for rank, failure in enumerate(told) if failure is not None)
     return OtherRankFailed(told[rank], rank)
+
+
+def meanwhile(work: Callable[[], T] | None, control: Control | None = None) -> T | None:
+    """The result of `work`, run in a thread of its own while all ranks go on voting.
+
+    For what waits on a disk or a network: the other ranks don't run into their time limit, and the
+    user is heard twice a second. All ranks call together; a rank with `work` None only votes.
+
+    Raises:
+        as `in_step`. An interrupted `work` is left to itself.
+    """
+    outcome: Future[T] = Future()
+    if work is None:
+        in_step([], lambda _: None, control)
+        return None
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    def ticks() -> Iterator[None]:
+        while not wait([outcome], timeout=_TICK).done:
+            yield
+        outcome.result()  # raises here what `work` raised, so that all ranks hear of it
+
+    threading.Thread(target=run, daemon=True, name="evaluate-meanwhile").start()
+    in_step(ticks(), lambda _: None, control)
+    return outcome.result()
