@@ -7,16 +7,16 @@ prints one line of JSON. The data is tokenised into the cache on the way, where 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
-from trainer.chat import ChatEncoder
-from trainer.config import TrainConfig
-from trainer.data import FORMAT, TokenSet, cache_dir, load_file
-from trainer.errors import DataError, ModelError, TrainerError
-from trainer.model import check_model, count_parameters, load_tokenizer, tokenizer_key
+from trainer import curriculum
+from trainer.config import Source, TrainConfig
+from trainer.data import Loader, TokenSet
+from trainer.data.sources import open_source
+from trainer.errors import ModelError, TrainerError
+from trainer.model import check_model, count_parameters, load_tokenizer
 
 T = TypeVar("T")
 
@@ -31,15 +31,24 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """What was found. Counts are of usable samples; `too_long` maps a path to those left out."""
+    """What was found.
+
+    Counts are of usable samples, by set name for those held out; `too_long` maps a path to those
+    left out. `train_tokens` are all tokens of the training samples, `train_targets` those that are
+    learned; `longest` and `mean_length` are in tokens.
+    """
 
     ok: bool = True
-    errors: list[Finding] = field(default_factory=list)
+    errors: list[Finding] = field(default_factory=list[Finding])
     train_samples: int = 0
-    too_long: dict[str, int] = field(default_factory=dict)
+    too_long: dict[str, int] = field(default_factory=dict[str, int])
     train_tokens: int = 0
-    eval_samples: dict[str, int] = field(default_factory=dict)
-    test_samples: dict[str, int] = field(default_factory=dict)
+    train_targets: int = 0
+    longest: int = 0
+    mean_length: float = 0.0
+    eval_samples: dict[str, int] = field(default_factory=dict[str, int])
+    test_samples: dict[str, int] = field(default_factory=dict[str, int])
+    general_samples: dict[str, int] = field(default_factory=dict[str, int])
     parameters: int = 0
 
     def asdict(self) -> dict[str, Any]:
@@ -62,84 +71,93 @@ def check(config: TrainConfig) -> Report:
             report, pointer, lambda: load_tokenizer(folder, config.data.chat_template)
         )
     if folder is None or tokenizer is None:
-        _check_paths(config, report)
+        for pointer, _, _, source in _sources(config):  # at least which files aren't there
+            _attempt(report, pointer, lambda source=source: open_source(source))
         return report
 
-    base = f"{FORMAT}:{tokenizer_key(folder, tokenizer)}:{config.data.max_length}"
-    encoder, cache = ChatEncoder(tokenizer), cache_dir(config)
-    longest = 0
-    for pointer, split, name, path in _files(config):
-        file = Path(path).expanduser()
+    loader = Loader(config, folder, tokenizer)
+    train: list[TokenSet] = []
+    for pointer, split, name, source in _sources(config):
+        answered = config.exact_match and split in ("eval", "test")
         found: TokenSet | None = _attempt(
             report,
             pointer,
-            lambda file=file: load_file(file, cache, base, encoder, config.data.max_length),
+            lambda source=source, answered=answered: loader.load(source, answered=answered),
         )
         if found is None:
             continue
-        if found.too_long:
-            report.too_long[path] = found.too_long
         if split == "train":
-            report.train_samples += len(found)
-            report.train_tokens += len(found.tokens)
-            longest = max(longest, int(found.lengths.max()))
+            train.append(found)
         else:
-            counts = report.eval_samples if split == "eval" else report.test_samples
+            counts: dict[str, int] = getattr(report, f"{split}_samples")
             counts[name] = len(found)
+    report.too_long = dict(loader.too_long)
+    _count(report, train)
     if report.ok:
-        for pointer, message in size_problems(config, report.train_samples, longest):
+        sizes = [len(samples) for samples in train]
+        for pointer, message in size_problems(
+            config, report.train_samples, report.longest, sets=sizes
+        ):
             report.blame(pointer, message)
     return report
 
 
-def size_problems(config: TrainConfig, samples: int, longest: int) -> list[tuple[str, str]]:
-    """(JSON pointer, message) for each way the data doesn't fit the batch sizes of `config`.
+def size_problems(
+    config: TrainConfig, samples: int, longest: int, *, sets: Sequence[int] | None = None
+) -> list[tuple[str, str]]:
+    """(JSON pointer, message) for each way the data doesn't fit the configuration.
 
     Args:
         config: the run.
         samples: usable training samples.
         longest: tokens of the longest of them.
+        sets: usable samples of each training set, where they are known.
     """
     problems: list[tuple[str, str]] = []
-    if config.effective_batch_size > samples and config.max_samples != 0:
+    if config.max_samples == 0:
+        return problems
+    epoch = samples
+    if sets is not None:
+        problems += curriculum.problems(config.data, sets, config.epochs)
+        epoch = max(1, curriculum.epoch_samples(config.data, sets))
+    if config.effective_batch_size > epoch:
+        of = "" if epoch == samples else f" ({epoch:,} in an epoch, by their weights)"
         problems.append(
             (
                 "/effective_batch_size",
                 f"effective_batch_size is {config.effective_batch_size:,}, but there are only "
-                f"{samples:,} usable training samples; set it to {samples:,} or less",
+                f"{samples:,} usable training samples{of}; set it to {epoch:,} or less",
             )
         )
-    if longest > config.max_tokens_per_microbatch:
+    cap = config.max_tokens_per_microbatch
+    if cap != "auto" and longest > cap:
         problems.append(
             (
                 "/max_tokens_per_microbatch",
-                f"max_tokens_per_microbatch is {config.max_tokens_per_microbatch:,}, but the "
-                f"longest training sample has {longest:,} tokens; raise it, or lower "
-                "data.max_length",
+                f"max_tokens_per_microbatch is {cap:,}, but the longest training sample has "
+                f"{longest:,} tokens; raise it, or lower data.max_length",
             )
         )
     return problems
 
 
-def _files(config: TrainConfig) -> list[tuple[str, str, str, str]]:
-    """(pointer, split, set name, path) of every data file."""
+def _count(report: Report, train: Sequence[TokenSet]) -> None:
+    report.train_samples = sum(len(samples) for samples in train)
+    report.train_tokens = sum(samples.tokens for samples in train)
+    report.train_targets = sum(int(samples.target_counts.sum()) for samples in train)
+    if train:
+        report.longest = max(int(samples.lengths.max()) for samples in train)
+        report.mean_length = round(report.train_tokens / report.train_samples, 1)
+
+
+def _sources(config: TrainConfig) -> Iterator[tuple[str, str, str, Source]]:
+    """(pointer, split, set name, source) of every set."""
     data = config.data
-    files = [
-        (f"/data/train/{i}/path", "train", "", entry.path) for i, entry in enumerate(data.train)
-    ]
-    for split, sets in (("eval", data.eval), ("test", data.test)):
-        files += [
-            (f"/data/{split}/{i}/path", split, entry.name, entry.path)
-            for i, entry in enumerate(sets)
-        ]
-    return files
-
-
-def _check_paths(config: TrainConfig, report: Report) -> None:
-    """Without a tokenizer, at least say which files aren't there."""
-    for pointer, _, _, path in _files(config):
-        if not Path(path).expanduser().is_file():
-            report.blame(pointer, str(DataError("no such file; check the path", path)))
+    for i, source in enumerate(data.train):
+        yield f"/data/train/{i}/path", "train", "", source
+    for split, sets in (("eval", data.eval), ("test", data.test), ("general", data.general)):
+        for i, named in enumerate(sets):
+            yield f"/data/{split}/{i}/path", split, named.name, named
 
 
 def _attempt(report: Report, pointer: str, action: Callable[[], T]) -> T | None:

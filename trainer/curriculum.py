@@ -135,6 +135,12 @@ class Curriculum:
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
 
+def epoch_samples(data: DataConfig, sets: Sequence[int]) -> int:
+    """Samples of one epoch of all training sets with their weights, rounded."""
+    weights = [Fraction(repr(source.weight)) for source in data.train]
+    return round(sum((w * size for w, size in zip(weights, sets, strict=True)), Fraction(0)))
+
+
 def problems(data: DataConfig, sets: Sequence[int], epochs: float) -> list[tuple[str, str]]:
     """(JSON pointer, message) for each training set that a run would never meet.
 

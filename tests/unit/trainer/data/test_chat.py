@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from tests.fixtures.tiny_model import CHAT_TEMPLATE, make_tokenizer
-from trainer.chat import ChatEncoder, Encoded, TemplateError
+from trainer.config import Unmask
+from trainer.data.chat import ChatEncoder, Encoded
+from trainer.data.messages import parse_row
+from trainer.data.rendering import TemplateError
 
 TURNS = [
     {"role": "system", "content": "Add."},
@@ -45,12 +48,25 @@ def tokenizer() -> Any:
     return make_tokenizer(320, CHAT_TEMPLATE)
 
 
-def encode(tokenizer: Any, template: str, messages: list[dict[str, str]]) -> Encoded:
+def encode_all(
+    tokenizer: Any,
+    template: str,
+    messages: list[dict[str, Any]],
+    *,
+    unmask: Unmask = "assistant",
+    **fields: Any,
+) -> list[Encoded]:
     tokenizer.chat_template = template
-    (result,) = ChatEncoder(tokenizer).encode([messages])
+    row = parse_row({"messages": messages, **fields})
+    (result,) = ChatEncoder(tokenizer, unmask).encode([row])
     if isinstance(result, TemplateError):
         raise result
     return result
+
+
+def encode(tokenizer: Any, template: str, messages: list[dict[str, Any]], **fields: Any) -> Encoded:
+    (one,) = encode_all(tokenizer, template, messages, **fields)
+    return one
 
 
 def spoken(tokenizer: Any, encoded: Encoded) -> list[str]:
@@ -108,9 +124,25 @@ def test_a_token_across_the_border_is_split_there(tokenizer: Any) -> None:
     assert spoken(tokenizer, found) == ["What is<|end|>"]
 
 
-def test_a_template_that_forgets_earlier_turns_is_refused(tokenizer: Any) -> None:
+def test_a_template_that_forgets_earlier_turns_gives_each_turn_as_it_is_when_it_is_the_last(
+    tokenizer: Any,
+) -> None:
+    first, second = encode_all(tokenizer, FORGETFUL, TURNS)
+    assert (first.answer, second.answer) == ("3", "It is 8.")
+    for i, one in ((2, first), (4, second)):
+        assert tokenizer.decode(one.tokens) == tokenizer.apply_chat_template(
+            TURNS[: i + 1], tokenize=False
+        )
+        assert tokenizer.decode(one.tokens[: one.prompt]) == tokenizer.apply_chat_template(
+            TURNS[:i], tokenize=False, add_generation_prompt=True
+        )
+        assert spoken(tokenizer, one) == [one.answer]
+
+
+def test_a_prompt_that_is_not_how_the_turn_begins_is_refused(tokenizer: Any) -> None:
+    template = CHAT_TEMPLATE.replace("%}<|assistant|>{%", "%}<|assistant|><think>{%")
     with pytest.raises(TemplateError, match=r"not prefix-stable.*\{% generation %\}"):
-        encode(tokenizer, FORGETFUL, TURNS)
+        encode(tokenizer, template, TURNS)
 
 
 def test_a_template_that_refuses_a_conversation_is_quoted(tokenizer: Any) -> None:
@@ -120,7 +152,8 @@ def test_a_template_that_refuses_a_conversation_is_quoted(tokenizer: Any) -> Non
 
 
 def test_one_bad_conversation_does_not_hide_the_others(tokenizer: Any) -> None:
-    tokenizer.chat_template = FORGETFUL
-    good, bad = ChatEncoder(tokenizer).encode([TURNS[1:3], TURNS])
-    assert isinstance(good, Encoded)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    rows = [parse_row({"messages": turns}) for turns in (TURNS[1:3], TURNS[2:3])]
+    good, bad = ChatEncoder(tokenizer).encode(rows)
+    assert isinstance(good, list)
     assert isinstance(bad, TemplateError)

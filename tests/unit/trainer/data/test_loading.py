@@ -58,11 +58,11 @@ def load(
         ("[1, 2]", "line 2: not a JSON object"),
         ('{"prompt": "x"}', "line 2: has no messages"),
         ('{"messages": []}', "line 2: has no messages"),
-        ({"messages": ["x"]}, "line 2: message 1 is not a JSON object"),
+        ({"messages": ["x"]}, "line 2: message 1 is text, not a JSON object"),
         ({"messages": [USER, {"role": "bot", "content": "x"}]}, "line 2: message 2 has role 'bot'"),
         (
             {"messages": [USER, {"role": "assistant", "content": None}]},
-            "line 2: message 2: content is NoneType, not text",
+            "line 2: message 2 (assistant): has no content",
         ),
         ({"messages": [USER]}, "line 2: has no assistant turn"),
     ],
@@ -88,10 +88,11 @@ def test_bytes_that_are_not_text_are_refused_with_their_line(
 def test_a_missing_and_an_empty_file_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.jsonl: no such file"):
         load(tiny_model, tmp_path, tmp_path / "nowhere.jsonl")
-    with pytest.raises(DataError, match="the file is empty"):
+    with pytest.raises(DataError, match="is empty; it needs"):
         load(tiny_model, tmp_path, [])
-    with pytest.raises(DataError, match="is a folder"):
-        load(tiny_model, tmp_path, tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="is an empty folder"):
+        load(tiny_model, tmp_path, tmp_path / "folder")
 
 
 def test_too_long_samples_are_left_out_and_counted(tiny_model: Path, tmp_path: Path) -> None:
@@ -153,7 +154,8 @@ def test_concurrent_loads_share_one_entry(tiny_model: Path, tmp_path: Path) -> N
     path = write_jsonl(tmp_path / "train.jsonl", sums(200))
     with ThreadPoolExecutor(4) as pool:
         keys = {d.train.key for d in pool.map(lambda _: load(tiny_model, tmp_path, path), range(4))}
-    entries = [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
+    cache = tmp_path / "cache"
+    entries = [e for e in cache.iterdir() if e.is_dir() and e.name != "files"]
     assert [entry.name for entry in entries] == list(keys)
 
 
