@@ -12,29 +12,29 @@ tells it, an error) is put to a vote between micro-batches, so no rank waits for
 
 from __future__ import annotations
 
+import math
 import resource
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from trainer import checkpoint, engine
-from trainer.attention import attending, collate, supports_packing
+from trainer import adapters, checkpoint, engine
+from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Watch
+from trainer.attention import supports_packing
+from trainer.batches import Batches, Step
 from trainer.check import size_problems
-from trainer.config import TrainConfig
-from trainer.data import load_data
+from trainer.config import EvalSet, Split, TrainConfig
+from trainer.data import TokenSet, cache_dir, load_data
 from trainer.errors import CheckpointError, ConfigError, as_failure
-from trainer.evaluate import Evaluator
+from trainer.evaluate import BaseLosses, Evaluator, Interrupted, base_key
+from trainer.flops import FlopCounter, peak_flops, utilisation
 from trainer.loss import TokenLoss, has_plain_head
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, Failure, StepRecord, finite
-from trainer.model import check_model, load_model, load_tokenizer
-from trainer.packing import SampleStream, plan_step, run_samples, run_steps
+from trainer.model import check_model, compile_layers, load_model, load_tokenizer
 from trainer.schedules import learning_rate, warmup_steps
-
-Control = Callable[[], Literal["go", "pause", "stop"]]
 
 
 class Run:
@@ -43,48 +43,72 @@ class Run:
     Args:
         config: the run; equal on all ranks.
         resume_from: a checkpoint, or a folder of them, to go on from.
+        guard: called with each micro-batch before it is trained on. May raise
+            `torch.OutOfMemoryError`, as a device would that is smaller than this one.
 
     Raises:
         TrainerError: the configuration, data, model or checkpoint can't be used. The message says
             what to change. Raised on every rank.
     """
 
-    def __init__(self, config: TrainConfig, *, resume_from: Path | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, *, resume_from: Path | None = None, guard: Guard | None = None
+    ) -> None:
         self.config = config
         folder = check_model(config.model)
         self._tokenizer = load_tokenizer(folder, config.data.chat_template)
         self.data = load_data(config, folder, self._tokenizer)
-        self._lengths = self.data.train.lengths
-        longest = int(self._lengths.max())
+        longest = int(self.data.train.lengths.max())
         for pointer, message in size_problems(config, len(self.data.train), longest):
             raise ConfigError(message, pointer)
-        self.total_samples = run_samples(len(self.data.train), config.epochs, config.max_samples)
-        self.total_steps = run_steps(self.total_samples, config.effective_batch_size)
-        self._warmup = warmup_steps(config, self.total_steps)
-        self._stream = SampleStream(len(self.data.train), config.seed)
 
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        model = load_model(folder)
+        four_bits = engine.precision_of(config) if config.method == "qlora" else None
+        model = adapters.attach(load_model(folder, four_bits=four_bits), config)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self._packed = supports_packing(model)
-        self._dropout = _has_dropout(model)
-        loss = TokenLoss(model, plain_head=has_plain_head(model)).train()
-        self._engine = engine.Engine(loss, config)
-        self._evaluator = Evaluator(
-            self._engine.model,
-            self._tokenizer,
-            cap=config.max_tokens_per_microbatch,
-            packed=self._packed,
+        self._packed = config.attention != "padded" and supports_packing(model)
+        dropout = _has_dropout(model)
+        if config.compile:
+            compile_layers(model)
+        self._engine = engine.Engine(
+            TokenLoss(model, plain_head=has_plain_head(model)).train(), config
         )
+        cap = config.max_tokens_per_microbatch
+        self._batches = Batches(
+            config,
+            self.data,
+            rank=engine.rank(),
+            ranks=engine.world_size(),
+            packed=self._packed,
+            lockstep=self._engine.stage >= 2,
+            cap=UNPROBED if cap == "auto" else cap,
+            pad_id=self._tokenizer.pad_token_id,
+        )
+        self.total_samples = self._batches.total_samples
+        self.total_steps = self._batches.total_steps
+        self._warmup = warmup_steps(config, self.total_steps)
+        self._accumulator = Accumulator(
+            config,
+            self._engine,
+            self._batches,
+            longest=longest,
+            dropout=dropout,
+            guard=guard,
+            resume_from=resume_from,
+        )
+        self._flops = self._flop_counter(model)
+        self._base_losses = None
+        if config.data.general:
+            base = base_key(folder, self._engine.precision, config.method)
+            self._base_losses = BaseLosses(cache_dir(config), base)
         self._progress = _Progress()
         self._status: Literal["running", "completed", "failed"] = "running"
-        self._noted = False
         self._saved_at = time.monotonic()
         if resume_from is not None:
             self._resume(resume_from)
-        self._began_at = self._progress.step
+        self._news = self._notes()
 
     # --- advancing ----------------------------------------------------------------------------
 
@@ -113,18 +137,26 @@ class Run:
     def close(self) -> None:
         """Free the model and its memory. Another run may follow in this process."""
         self._engine.close()
-        del self._evaluator
 
     def _advance(self, report: _Report, deadline: float, control: Control) -> Batch:
-        verdict = self._vote(control()).verdict
+        watch = Watch(control, deadline, self._save_at())
+        verdict = self._accumulator.vote(watch).verdict
         if verdict != "go":
             return self._yielded(report, verdict)
+        try:
+            return self._train(report, watch)
+        except Interrupted as wish:
+            return self._yielded(report, wish.verdict)
+
+    def _train(self, report: _Report, watch: Watch) -> Batch:
+        if self._progress.step == 0 and self._base_losses is not None and self.total_samples:
+            report.evaluations += self._evaluate(self._sets("general"), watch.control)
         if self._owed_evaluation():
-            return self._hold(report)
+            return self._hold(report, watch.control)
         while self._progress.samples < self.total_samples:
-            record, votes = self._step(control, deadline)
+            record, votes = self._step(watch)
             if votes.failed:
-                return self._failed(report, _shared_failure(votes.failure))
+                return self._failed(report, votes.shared_failure())
             if record is not None:
                 report.steps.append(record)
                 if record.loss is None or record.grad_norm is None:
@@ -132,124 +164,78 @@ class Run:
             if votes.verdict != "go":
                 return self._yielded(report, votes.verdict)
             if self._owed_evaluation():
-                return self._hold(report)
+                return self._hold(report, watch.control)
             if self._checkpoint_is_due(votes.save):
                 report.checkpoints.append(self._save())
+                watch = replace(watch, save_at=self._save_at())
             if votes.late:
                 break
         if self._progress.samples >= self.total_samples and not report.steps:
-            return self._finish(report)
+            return self._finish(report, watch.control)
         return self._batch(report, "running")
 
-    def _step(self, control: Control, deadline: float) -> tuple[StepRecord | None, _Votes]:
+    def _step(self, watch: Watch) -> tuple[StepRecord | None, Votes]:
         """One optimizer step. No record if it was called off before it was made."""
         began = time.monotonic()
-        config, progress = self.config, self._progress
-        start = progress.samples
-        stop = min(start + config.effective_batch_size, self.total_samples)
-        chosen = self._stream.take(start, stop)
-        plan = plan_step(
-            self._lengths[chosen].tolist(),
-            ranks=engine.world_size(),
-            cap=config.max_tokens_per_microbatch,
-            padded=not self._packed,
-            equal_counts=self._engine.stage == 2,
-        )
-        targets = int(self.data.train.target_counts[chosen].sum())
-        rounds = max(len(part) for part in plan)
-        mine = plan[engine.rank()]
-        if self._dropout:
-            torch.manual_seed((config.seed * 1_000_003 + progress.step) * 4_099 + engine.rank())
+        at = self._progress
+        if self._batches.resets_optimizer(at.samples):
+            self._engine.reset_optimizer()
+        work = self._accumulator.accumulate(at.step, at.samples, watch)
+        step = work.step
+        if not work.done:
+            return None, work.votes
 
-        loss_sum = 0.0
-        votes = _Votes()
-        for number in range(rounds):
-            failure: Failure | None = None
-            if number < len(mine):
-                try:
-                    loss_sum += self._micro_batch([int(chosen[i]) for i in mine[number]], targets)
-                except Exception as error:
-                    if (
-                        self._engine.stage == 2
-                    ):  # the others are inside this micro-batch's reduction
-                        raise
-                    failure = as_failure(error)
-            last = number == rounds - 1
-            votes = self._vote(control(), loss_sum, failure, late=time.monotonic() >= deadline)
-            if votes.failed or (votes.verdict != "go" and not last):
-                self._engine.discard()
-                return None, votes
-
-        loss = finite(votes.loss / targets)
+        loss = finite(work.votes.loss / step.targets)
         rate = learning_rate(
-            progress.step + 1,
-            peak=config.learning_rate,
-            schedule=config.schedule,
+            at.step + 1,
+            peak=self.config.learning_rate,
+            schedule=self.config.schedule,
             total_steps=self.total_steps,
             warmup=self._warmup,
         )
         norm = self._engine.step(rate) if loss is not None else None
         took = time.monotonic() - began
         self._progress = replace(
-            progress,
-            step=progress.step + 1,
-            samples=stop,
-            tokens=progress.tokens + targets,
-            seconds=progress.seconds + took,
+            at,
+            step=at.step + 1,
+            samples=step.stop,
+            tokens=at.tokens + step.targets,
+            seconds=at.seconds + took,
         )
+        grad_sq, noise = work.gradient_parts(norm)
         record = StepRecord(
-            step=self._progress.step,
-            samples=stop,
+            step=at.step + 1,
+            samples=step.stop,
             tokens=self._progress.tokens,
             loss=loss,
             grad_norm=norm,
             learning_rate=rate,
             seconds=took,
             memory=0,
-            batch_samples=stop - start,
+            batch_samples=step.stop - step.start,
+            input_tokens=step.tokens,
+            padding=step.padding,
+            data_wait=work.data_wait,
+            mfu=self._mfu(step, took),
+            grad_sq=grad_sq,
+            noise=noise,
         )
-        return record, votes
+        return record, work.votes
 
-    def _micro_batch(self, samples: list[int], targets: int) -> float:
-        """Forward and backward of one micro-batch; its summed loss."""
-        batch = collate(
-            [self.data.train.sample(i) for i in samples],
-            packed=self._packed,
-            pad_id=self._tokenizer.pad_token_id,
-            device=engine.device(),
-        )
-        with attending(batch.segments):  # backward too: activation checkpointing runs forward there
-            loss = self._engine.forward(batch)
-            self._engine.backward(loss, targets)
-        return float(loss.detach())
+    def _mfu(self, step: Step, seconds: float) -> float | None:
+        where = engine.device()
+        if self._flops is None or where.type != "cuda":
+            return None
+        peak = peak_flops(torch.cuda.get_device_name(where), self._engine.precision)
+        work = self._flops.step(step.lengths, step.targets)
+        return utilisation(work, seconds, peak, engine.world_size())
 
-    def _vote(
-        self,
-        wish: Literal["go", "pause", "stop"],
-        loss: float = 0.0,
-        failure: Failure | None = None,
-        *,
-        late: bool = False,
-    ) -> _Votes:
-        """Agree with all ranks. Time is rank 0's; a stop outweighs a pause."""
-        leads = engine.rank() == 0
-        every = self.config.checkpoint_every_seconds
-        save = every is not None and time.monotonic() - self._saved_at >= every
-        total, pause, stop, failed, is_late, is_due = engine.sum_over_ranks(
-            loss,
-            wish == "pause",
-            wish == "stop",
-            failure is not None,
-            late and leads,
-            save and leads,
-        )
-        return _Votes(
-            loss=total,
-            verdict="stop" if stop else "pause" if pause else "go",
-            failed=bool(failed),
-            failure=failure,
-            late=bool(is_late),
-            save=bool(is_due),
+    def _flop_counter(self, model: Any) -> FlopCounter | None:
+        whole = self.config.method == "full"
+        return FlopCounter.of(
+            model.config.to_dict(),
+            parameters=self._engine.parameters if whole else None,
+            adapters=None if whole else self._engine.parameters,
         )
 
     # --- holding, yielding, ending ------------------------------------------------------------
@@ -261,11 +247,13 @@ class Run:
         ending = at.samples >= self.total_samples and self.config.eval_at_end
         return owed and not ending
 
-    def _hold(self, report: _Report) -> Batch:
-        report.evaluations += self._evaluate(final=False)
-        if self._checkpoint_is_due(False):
+    def _hold(self, report: _Report, control: Control) -> Batch:
+        found = self._evaluate(self._sets("eval"), control)
+        report.evaluations += found
+        best = self._is_best(found)
+        if best or self._checkpoint_is_due(False):
             # Saved before it counts as seen: if this report is lost, it is made again.
-            report.checkpoints.append(self._save())
+            report.checkpoints.append(self._save(best=best))
         self._progress = replace(self._progress, evaluated=self._progress.samples)
         return self._batch(report, "running")
 
@@ -274,29 +262,69 @@ class Run:
             report.checkpoints.append(self._save())
         return self._batch(report, "yielded")
 
-    def _finish(self, report: _Report) -> Batch:
-        report.evaluations += self._evaluate(final=True)
-        at = self._progress
-        if self.config.export and at.step:
-            problem = ""
-            if engine.rank() == 0:
-                try:
-                    report.checkpoints.append(
-                        checkpoint.export(
-                            Path(self.config.output_dir).expanduser() / "export",
-                            self._engine.model.model,
-                            self._tokenizer,
-                            step=at.step,
-                            samples=at.samples,
-                        )
-                    )
-                except Exception as error:
-                    problem = f"the export could not be written: {error}"
-            problem = engine.gather(problem)[0]
-            if problem:
-                raise CheckpointError(problem)
+    def _finish(self, report: _Report, control: Control) -> Batch:
+        """The last evaluations. They can fail for reasons outside, so the export comes first."""
+        config, at = self.config, self._progress
+        if config.keep_best and at.step:
+            self._return_to_best(control)
+        if config.export and at.step:
+            report.checkpoints.append(self._export())
+        if config.lm_eval or config.judge:
+            report.checkpoints.append(self._save())
+        sets = self._sets("eval") if config.eval_at_end else []
+        sets += self._sets("general")
+        sets += self._sets("test") if config.evaluate_test else []
+        report.evaluations += self._evaluate(sets, control, generate=config.exact_match)
+        evaluator = self._evaluator()
+        where: Any = {"step": at.step, "seen": at.samples, "control": control}
+        if config.lm_eval is not None:
+            report.evaluations += evaluator.benchmarks(config.lm_eval, **where)
+        if config.judge is not None:
+            report.evaluations.append(evaluator.judged(config.judge, **where))
         self._status = "completed"
         return self._batch(report, "completed")
+
+    def _is_best(self, found: list[Evaluation]) -> bool:
+        """Whether these are the lowest held-out losses so far, and count as such from now on."""
+        if not self.config.keep_best or not self._progress.step:
+            return False
+        loss = _mean_loss(found)
+        if loss is None or loss >= self._progress.best_loss:
+            return False
+        self._progress = replace(self._progress, best_loss=loss)
+        return True
+
+    def _return_to_best(self, control: Control) -> None:
+        """Take back the weights that were best on the eval sets, if the last ones aren't."""
+        if self._is_best(self._evaluate(self._sets("eval"), control)):
+            return
+        folder = self._checkpoints()
+        found = engine.gather(checkpoint.best(folder) if engine.rank() == 0 else None)[0]
+        if found is None:
+            return
+        self._engine.load(checkpoint.reader(found))
+        self._news["exported_step"] = checkpoint.read_state(found)["step"]
+
+    def _export(self) -> CheckpointRecord:
+        at = self._progress
+        weights = self._engine.weights()
+        record, problem = None, ""
+        if engine.rank() == 0:
+            try:
+                record = checkpoint.export(
+                    Path(self.config.output_dir).expanduser() / "export",
+                    self._engine.model.model,
+                    self._tokenizer,
+                    step=at.step,
+                    samples=at.samples,
+                    weights=weights,
+                )
+            except Exception as error:
+                problem = f"the export could not be written: {error}"
+        record, problem = engine.gather((record, problem))[0]
+        if record is None:
+            raise CheckpointError(problem)
+        return record
 
     def _failed(self, report: _Report, failure: Failure) -> Batch:
         self._status = "failed"
@@ -310,28 +338,48 @@ class Run:
             f"{record.learning_rate:.3g}); lower the learning rate",
         )
 
-    def _evaluate(self, *, final: bool) -> list[Evaluation]:
-        config, at = self.config, self._progress
-        generate = 0
-        if final and config.exact_match:
-            generate = config.exact_match_samples or 2**62
-        sets = []
-        if not final or config.eval_at_end:
-            sets += [("eval", name, samples) for name, samples in self.data.eval.items()]
-        if final and config.evaluate_test:
-            sets += [("test", name, samples) for name, samples in self.data.test.items()]
+    def _sets(self, split: Split) -> list[tuple[Split, EvalSet, TokenSet]]:
+        named: tuple[EvalSet, ...] = getattr(self.config.data, split)
+        samples: dict[str, TokenSet] = getattr(self.data, split)
+        return [(split, one, samples[one.name]) for one in named]
+
+    def _evaluate(
+        self,
+        sets: list[tuple[Split, EvalSet, TokenSet]],
+        control: Control,
+        *,
+        generate: bool = False,
+    ) -> list[Evaluation]:
+        at, config = self._progress, self.config
+        evaluator = self._evaluator()
         return [
-            self._evaluator.evaluate(
+            evaluator.evaluate(
                 samples,
-                name=name,
+                name=one.name,
                 split=split,
                 step=at.step,
                 seen=at.samples,
-                generate=generate,
+                generate=(config.exact_match_samples or 2**62)
+                if generate and split != "general"
+                else 0,
                 max_new_tokens=config.max_new_tokens,
+                extract=one.extract,
+                control=control,
             )
-            for split, name, samples in sets
+            for split, one, samples in sets
         ]
+
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(
+            self._engine.model,
+            self._tokenizer,
+            cap=self._batches.cap,  # lower than at the start, if memory ran out
+            packed=self._packed,
+            output=Path(self.config.output_dir).expanduser(),
+            whole_weights=self._engine.whole_weights,
+            partitioned=self._engine.stage == 3,
+            base_losses=self._base_losses,
+        )
 
     def _batch(
         self,
@@ -342,8 +390,8 @@ class Run:
         memory = _peak_memory()
         if report.steps and status != "failed":
             memory = int(engine.max_over_ranks(memory))
-        notes = {} if self._noted else self._notes()
-        self._noted = True
+        notes = {**self._news, **self._accumulator.news}
+        self._news, self._accumulator.news = {}, {}
         return Batch(
             status=status,
             steps=tuple(replace(record, memory=memory) for record in report.steps),
@@ -363,10 +411,11 @@ class Run:
             "precision": self._engine.precision,
             "zero_stage": self._engine.stage,
             "batches": "packed" if self._packed else "padded",
+            "max_tokens_per_microbatch": self._batches.cap,
             "parameters": self._engine.parameters,
             "train_samples": len(self.data.train),
             "too_long": self.data.too_long,
-            "resumed_at_step": self._began_at,
+            "resumed_at_step": self._progress.step,
         }
 
     # --- checkpoints --------------------------------------------------------------------------
@@ -377,7 +426,14 @@ class Run:
             return False
         return clock or any(at.saved < point <= at.samples for point in self.config.checkpoint_at)
 
-    def _save(self) -> CheckpointRecord:
+    def _save_at(self) -> float:
+        every = self.config.checkpoint_every_seconds
+        return math.inf if every is None else self._saved_at + every
+
+    def _checkpoints(self) -> Path:
+        return Path(self.config.output_dir).expanduser() / "checkpoints"
+
+    def _save(self, *, best: bool = False) -> CheckpointRecord:
         at = self._progress
         state = {
             "step": at.step,
@@ -385,10 +441,16 @@ class Run:
             "tokens": at.tokens,
             "seconds": at.seconds,
             "evaluated": at.evaluated,
+            "best_loss": at.best_loss if math.isfinite(at.best_loss) else None,
             "run": self._identity(),
         }
-        where = Path(self.config.output_dir).expanduser() / "checkpoints"
-        record = checkpoint.save(where, self._engine.shard(), state)
+        record = checkpoint.save(
+            self._checkpoints(),
+            self._engine.shard(),
+            state,
+            keep=self.config.keep_checkpoints,
+            best=best,
+        )
         self._progress = replace(at, saved=at.samples)
         self._saved_at = time.monotonic()
         return record
@@ -412,6 +474,7 @@ class Run:
             seconds=state["seconds"],
             evaluated=state["evaluated"],
             saved=state["samples"],
+            best_loss=math.inf if state["best_loss"] is None else state["best_loss"],
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -426,7 +489,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """How far the run is. `evaluated` and `saved`: samples at the last hold and checkpoint."""
+    """How far the run is. `evaluated` and `saved`: samples at the last hold and checkpoint.
+
+    `best_loss` is the lowest held-out loss so far, counted only with `keep_best`.
+    """
 
     step: int = 0
     samples: int = 0
@@ -434,6 +500,7 @@ class _Progress:
     seconds: float = 0.0
     evaluated: int = -1
     saved: int = 0
+    best_loss: float = math.inf
 
 
 class _Report:
@@ -445,27 +512,16 @@ class _Report:
         self.checkpoints: list[CheckpointRecord] = []
 
 
-@dataclass(frozen=True, slots=True)
-class _Votes:
-    """What all ranks agreed on; `failure` is this rank's own."""
-
-    loss: float = 0.0
-    verdict: Literal["go", "pause", "stop"] = "go"
-    failed: bool = False
-    failure: Failure | None = None
-    late: bool = False
-    save: bool = False
+def _mean_loss(found: list[Evaluation]) -> float | None:
+    """Over all target tokens; None if one wasn't finite."""
+    losses = [(one.loss, one.tokens) for one in found]
+    if any(loss is None for loss, _ in losses):
+        return None
+    return sum((loss or 0.0) * tokens for loss, tokens in losses) / sum(n for _, n in losses)
 
 
 def _go() -> Literal["go"]:
     return "go"
-
-
-def _shared_failure(mine: Failure | None) -> Failure:
-    """The first rank's failure, told to all."""
-    told = engine.gather((engine.rank(), mine))
-    rank, failure = next((rank, failure) for rank, failure in told if failure is not None)
-    return replace(failure, message=f"{failure.message} (rank {rank})") if rank else failure
 
 
 def _has_dropout(model: Any) -> bool:

@@ -27,6 +27,7 @@ RANKS = 2
 
 def act(scenario: dict[str, Any]) -> list[Any]:
     """Make one run as `scenario` says; what each `advance` returned. On every rank."""
+    import trainer.batches
     import trainer.loop
     from trainer import engine
     from trainer.config import TrainConfig
@@ -42,19 +43,19 @@ def act(scenario: dict[str, Any]) -> list[Any]:
         asked += 1
         return scenario["wish"] if mine and asked > scenario["after"] else "go"
 
-    original = trainer.loop.collate
+    original = trainer.batches.collate
     if scenario.get("fail") and mine:
 
         def fail(*args: Any, **kwargs: Any) -> Any:
             raise ValueError("this rank's memory is full of eels")
 
-        trainer.loop.collate = fail
+        trainer.batches.collate = fail
     try:
         batches = []
         while not batches or batches[-1].status == "running":
             batches.append(run.advance(100.0, control if "wish" in scenario else None))
     finally:
-        trainer.loop.collate = original
+        trainer.batches.collate = original
         run.close()
     return [asdict(batch) for batch in batches]
 

@@ -327,7 +327,7 @@ def test_an_unexpected_error_is_reported_with_its_traceback(
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("trainer.loop.collate", fail)
+    monkeypatch.setattr("trainer.batches.collate", fail)
     batch = run.advance(100)
     run.close()
     assert batch.status == "failed"
