@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
+from trainer.engine import device
+
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 KEEP_ABOVE = 0.75
@@ -46,23 +48,28 @@ def greedy(
     Returns:
         Token ids of each answer, its stop token included if it has one.
     """
-    width = max(len(prompt) for prompt in prompts)
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions:
-        max_new_tokens = min(max_new_tokens, int(positions) - width)
-    if max_new_tokens <= 0:
-        return [[] for _ in prompts]
-    device = next(model.parameters()).device
-    ids = np.full((len(prompts), width), pad_id, dtype=np.int64)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
+    rooms = [min(max_new_tokens, int(limit) - len(prompt)) for prompt in prompts]
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows = [row for row, room in enumerate(rooms) if room > 0]
+    if not rows:
+        return answers
+    width = max(len(prompts[row]) for row in rows)
+    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = prompt
-        mask[row, width - len(prompt) :] = 1
-    on_device = (torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device))
+    for at, row in enumerate(rows):
+        ids[at, width - len(prompts[row]) :] = prompts[row]
+        mask[at, width - len(prompts[row]) :] = 1
+    on_device = (torch.from_numpy(ids).to(device()), torch.from_numpy(mask).to(device()))
+    room = [rooms[row] for row in rows]
     with torch.no_grad(), _uncompiled():
         if takes_plain_cache(model):
-            return _decode(model, *on_device, max_new_tokens, frozenset(stops), ended)
-        return _generate(model, *on_device, max_new_tokens, frozenset(stops), pad_id)
+            made = _decode(model, *on_device, room, frozenset(stops), ended)
+        else:
+            made = _generate(model, *on_device, room, frozenset(stops), pad_id)
+    for row, answer in zip(rows, made, strict=True):
+        answers[row] = answer
+    return answers
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -90,7 +97,7 @@ def _decode(
     model: Any,
     ids: torch.Tensor,
     mask: torch.Tensor,
-    max_new_tokens: int,
+    rooms: list[int],
     stops: frozenset[int],
     ended: Callable[[list[int]], bool] | None,
 ) -> list[list[int]]:
@@ -99,7 +106,7 @@ def _decode(
     running = set(rows)
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    for made in range(max_new_tokens):
+    while True:
         logits = model(
             input_ids=ids,
             attention_mask=mask,
@@ -111,11 +118,13 @@ def _decode(
         ids = logits[:, -1:].argmax(-1)
         for row, token in zip(rows, ids[:, 0].tolist(), strict=True):
             if row in running:
-                answers[row].append(token)
-                if token in stops or (ended is not None and ended(answers[row])):
+                answer = answers[row]
+                answer.append(token)
+                full = len(answer) == rooms[row]
+                if full or token in stops or (ended is not None and ended(answer)):
                     running.remove(row)
-        if not running or made == max_new_tokens - 1:
-            break
+        if not running:
+            return answers
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         positions = positions[:, -1:] + 1
         if len(running) <= KEEP_ABOVE * len(rows):
@@ -124,14 +133,13 @@ def _decode(
             chosen = torch.tensor(kept, device=ids.device)
             cache.reorder_cache(cast(torch.LongTensor, chosen))
             ids, mask, positions = ids[chosen], mask[chosen], positions[chosen]
-    return answers
 
 
 def _generate(
     model: Any,
     ids: torch.Tensor,
     mask: torch.Tensor,
-    max_new_tokens: int,
+    rooms: list[int],
     stops: frozenset[int],
     pad_id: int,
 ) -> list[list[int]]:
@@ -141,13 +149,13 @@ def _generate(
         attention_mask=mask,
         do_sample=False,
         num_beams=1,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(rooms),
         eos_token_id=sorted(stops),
         pad_token_id=pad_id,
         use_cache=True,
     )[:, ids.shape[1] :].tolist()
     ends = [next((at + 1 for at, t in enumerate(row) if t in stops), len(row)) for row in made]
-    return [row[:end] for row, end in zip(made, ends, strict=True)]
+    return [row[: min(end, room)] for row, end, room in zip(made, ends, rooms, strict=True)]
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:
