@@ -236,32 +236,38 @@ class Engine:
     # --- weights --------------------------------------------------------------------------
 
     @contextmanager
-    def whole_weights(self) -> Iterator[bool]:
-        """Within this block `model` may be evaluated. All ranks enter and leave together.
+    def whole_weights(self) -> Iterator[None]:
+        """Within this block each rank has all weights and may make as many forward passes as it
+        likes, none of them to be trained on. All ranks enter and leave together.
 
-        Yields:
-            Whether this rank has all the weights, so that it may run as many forward passes as it
-            likes. Always so below ZeRO 3. Under ZeRO 3 if they fit on every rank; else (False)
-            each pass gathers weights from all ranks, and all must make the same number of passes
-            (`generate(synced_gpus=True)`), without `inference_mode`: use `no_grad`.
+        Below ZeRO 3 that is always so. Under ZeRO 3, outside such a block, each forward pass
+        gathers weights from all ranks, so all must make the same number of passes, and not in
+        `inference_mode` (what it gathers could not be trained afterwards): use `no_grad`.
+
+        Raises:
+            ConfigError: the weights don't fit on a rank. On every rank.
         """
         if self.stage < 3:
-            yield True
+            yield
             return
-        if not self._whole_weights_fit():
-            yield False
-            return
+        self._check_room()
         with zero.whole(self._optimizer):
-            yield True
+            yield
 
-    def _whole_weights_fit(self) -> bool:
-        """Whether all weights fit on each rank and leave half of its free memory."""
+    def _check_room(self) -> None:
+        """Refuse to gather all weights where that would run out of memory."""
         if not torch.cuda.is_available():
-            return True
+            return
         needed = sum(zero.numel(p) * p.element_size() for p in self.model.parameters())
         free = torch.cuda.mem_get_info()[0]
         free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return max_over_ranks(float(needed > free // 2)) == 0.0
+        if max_over_ranks(float(needed > free)):
+            raise ConfigError(
+                f"generating under ZeRO 3 takes all {needed / 1e9:.1f} GB of weights on each GPU, "
+                "and one has less free; set exact_match: false (and no lm_eval or judge), or use a "
+                "lower zero_stage",
+                "/exact_match",
+            )
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """The language model's state dict on the CPU; on rank 0 only. All ranks together.
