@@ -179,10 +179,11 @@ class ChatEncoder:
                 "the line"
             )
         wanted = wanted[: max(i for i, target in enumerate(wanted) if target) + 1]
-        rendering = Rendering(self._tokenizer, conversation, len(wanted))
+        marked = self._marks_itself and unmask != "all"
+        rendering = Rendering(self._tokenizer, conversation, len(wanted), marked=marked)
         if unmask == "all":
             return [self._everything(rendering, wanted)]
-        if self._marks_itself:
+        if marked:
             return [self._by_blocks(rendering, wanted)]
         return self._by_prefixes(rendering, wanted)
 
@@ -204,7 +205,7 @@ class ChatEncoder:
 
     def _by_blocks(self, rendering: Rendering, wanted: list[bool]) -> Draft:
         """The template's own {% generation %} blocks, and what else is to be learned."""
-        full, blocks = rendering.marked()
+        full, blocks = rendering.full, rendering.blocks
         turns = [i for i, m in enumerate(rendering.messages) if m["role"] == "assistant"]
         if not all(wanted[i] for i in turns):
             if len(blocks) != len(turns):

@@ -26,14 +26,22 @@ class Rendering:
         tokenizer: its chat template is used.
         conversation: with its tools and template fields.
         count: messages that count; what follows is as if it weren't there.
+        marked: find the template's {% generation %} blocks.
+
+    Attributes:
+        full: the text of all of them.
+        blocks: where the template's {% generation %} blocks begin and end in it.
     """
 
-    def __init__(self, tokenizer: Any, conversation: Conversation, count: int) -> None:
+    def __init__(
+        self, tokenizer: Any, conversation: Conversation, count: int, *, marked: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
         self._fields = conversation.template_fields
         self._tools = conversation.tools
         self.messages = conversation.messages[:count]
-        self.full = self._render(self.messages)
+        self.blocks: list[tuple[int, int]] = []
+        self.full = self._marked() if marked else self._render(self.messages)
         _check_characters(self.full)
         self._check_nothing_is_dropped()
         self._before: dict[int, str] = {}
@@ -55,23 +63,23 @@ class Rendering:
         """`through(i)` with the sentinel in the place of that message's content."""
         return self._render([*self.messages[:i], {**self.messages[i], "content": SENTINEL}])
 
-    def marked(self) -> tuple[str, list[tuple[int, int]]]:
-        """The text, and where the template's {% generation %} blocks begin and end in it."""
+    def _marked(self) -> str:
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        tools: Any = self._tools
         try:
-            tools: Any = self._tools
             found: Any = render_jinja_template(
                 conversations=[self.messages],
                 tools=tools,
-                chat_template=self._tokenizer.get_chat_template(None, self._tools),
+                chat_template=self._tokenizer.get_chat_template(None, tools),
                 return_assistant_tokens_mask=True,
                 **{**self._tokenizer.special_tokens_map, **self._fields},
             )
         except Exception as error:
             raise self._refused(error) from error
-        texts, blocks = found
-        return texts[0], [(int(begin), int(end)) for begin, end in blocks[0]]
+        (text,), (blocks,) = found
+        self.blocks = [(int(begin), int(end)) for begin, end in blocks]
+        return text
 
     def _render(self, messages: list[Message], **fields: Any) -> str:
         try:
