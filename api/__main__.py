@@ -7,16 +7,20 @@ import sys
 import uvicorn
 
 from api.app import create_app
+from orchestrator.redaction import hide, log_to_stderr
 from orchestrator.settings import Settings
 
 
 def main() -> int:
     settings = Settings()
+    hide(settings.secrets())
+    log_to_stderr()
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings),
             host=settings.host,
             port=settings.port,
+            log_config=None,  # the handler of log_to_stderr is the only one
             log_level="info",
             access_log=False,
             server_header=False,

@@ -7,7 +7,7 @@ are opened in a process of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from api.errors import invalid_sweep
 from api.explain import parse_spec
 from orchestrator.plan import validate_space
 from orchestrator.preflight import Preflight
-from winnow.load import HUB_ID
+from winnow.environment import KEY_SUFFIX
+from winnow.load import HUB_ID, SETS, is_hub_data
 from winnow.spec import SweepSpec, grid_size
 from winnow.types import FieldError
 
@@ -34,11 +35,13 @@ def check_sweep(
     document: Any,
     *,
     cluster: Mapping[str, float] | None,
+    variables: Container[str],
     preflight: Callable[[SweepSpec], Preflight],
 ) -> CheckedSweep:
     """The sweep that `document` describes. Blocks for seconds.
 
     `cluster` holds the most of each resource that the cluster can have; None if not known yet.
+    `variables` are the names that workers can be given.
     Raises ProblemError 422 with every fault of the first stage that finds one.
     """
     spec, errors = parse_spec(document)
@@ -47,6 +50,7 @@ def check_sweep(
     errors = [
         *(FieldError(pointer=p, message=m) for p, m in validate_space(spec)),
         *_paths(spec),
+        *_judge_key(spec, variables),
         *(_resources(spec, cluster) if cluster is not None else ()),
     ]
     if errors:
@@ -66,13 +70,19 @@ def _planned(spec: SweepSpec) -> int:
 
 def _paths(spec: SweepSpec) -> list[FieldError]:
     """The server has no folder of the user's to read a relative path from."""
-    files = [
-        (f"/data/{split}/{i}/path", file.path)
-        for split in ("train", "eval", "test")
-        for i, file in enumerate(getattr(spec.data, split))
+    sets = [
+        (f"/data/{name}/{i}/path", file.path)
+        for name in SETS
+        for i, file in enumerate(getattr(spec.data, name))
     ]
+    lm_eval, judge = spec.evaluation.lm_eval, spec.evaluation.judge
+    files = [(at, path) for at, path in sets if not is_hub_data(path)]
     if spec.data.chat_template is not None:
         files.append(("/data/chat_template", spec.data.chat_template))
+    if lm_eval is not None and lm_eval.include_path is not None:
+        files.append(("/evaluation/lm_eval/include_path", lm_eval.include_path))
+    if judge is not None:
+        files.append(("/evaluation/judge/questions", judge.questions))
     errors = [
         FieldError(
             pointer=at,
@@ -91,6 +101,22 @@ def _paths(spec: SweepSpec) -> list[FieldError]:
             )
         )
     return errors
+
+
+def _judge_key(spec: SweepSpec, variables: Container[str]) -> list[FieldError]:
+    """The key has to be there before the first trial ends. A name that is none isn't repeated: it
+    may be a key that was pasted."""
+    judge = spec.evaluation.judge
+    if judge is None or judge.api_key_env is None or judge.api_key_env in variables:
+        return []
+    return [
+        FieldError(
+            pointer="/evaluation/judge/api_key_env",
+            message="no such variable is set where the winnow server runs; set it there and start "
+            f"the server again (its name ends in {KEY_SUFFIX}, or is listed in "
+            "WINNOW_PASS_ENVIRONMENT)",
+        )
+    ]
 
 
 def _resources(spec: SweepSpec, cluster: Mapping[str, float]) -> list[FieldError]:

@@ -31,6 +31,13 @@ _NEEDED = {
     "/data/train": "list at least one file to train on: [{path: train.jsonl}]",
     "/data/eval": "list at least one file to choose the winner on: [{path: eval.jsonl}]",
 }
+_PATTERNS = {
+    "base_url": "give an address that begins with http:// or https://",
+    # What was given is not repeated: it may be the key itself.
+    "api_key_env": "give the name of an environment variable, such as JUDGE_API_KEY",
+    "name": "holds a slash, line breaks or control characters; use plain text in one line",
+    "": "holds line breaks or control characters; use plain text in one line",
+}
 _PREFIX = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
 
 
@@ -94,7 +101,7 @@ def _sentence(item: Mapping[str, Any], at: Location, context: Mapping[str, Any])
         case "string_too_long":
             return f"is longer than {context.get('max_length')} characters; shorten it"
         case "string_pattern_mismatch":
-            return "holds line breaks or control characters; use plain text in one line"
+            return _PATTERNS.get(str(at[-1]) if len(at) > 1 else "", _PATTERNS[""])
         case "literal_error":
             expected = str(context.get("expected", ""))
             options = re.findall(r"'([^']*)'", expected)

@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 
+from orchestrator.redaction import hide, log_to_stderr
 from orchestrator.settings import Settings
 
 
@@ -18,11 +19,10 @@ def main() -> int:
     drive.add_argument("--slots", type=int, default=1, help="trials at once")
     commands.add_parser("migrate", help="bring the database's schema up to date")
     options = parser.parse_args()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings()
+    hide(settings.secrets())
+    log_to_stderr()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     if options.command == "migrate":
         from orchestrator.store import migrate
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.search.samplers import Told
 from orchestrator.store import TrialRow
 from trainer.metrics import Evaluation
+from winnow.objective import Metric
 from winnow.types import TrialKind, TrialState
 
 Control = Literal["go", "pause", "stop"]
@@ -31,8 +33,8 @@ class LiveTrial:
     reason: str | None = None
     message: str | None = None
     value: float | None = None
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    """The latest of each eval set."""
+    evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
+    """The latest of each split and data set, task or judge."""
     intent: tuple[Control, TrialState, str, str] | None = None
     """Asked to yield: how, into which state, with which reason code and message."""
 
@@ -61,20 +63,33 @@ class LiveTrial:
             reason=row.reason,
             message=row.message,
             value=row.value,
-            evaluations={e.dataset: e for e in row.evaluations if e.split == "eval"},
+            evaluations={(e.split, e.dataset): e for e in row.evaluations},
         )
 
-    def measured(self, metric: str) -> float | None:
-        """The objective over the eval sets, from the latest evaluation of each."""
-        if metric == "eval/loss":
-            return self._held_out()
-        scored = [e for e in self.evaluations.values() if e.exact_match is not None]
+    def note(self, evaluations: Iterable[Evaluation]) -> None:
+        """Remember what was measured."""
+        self.evaluations |= {(e.split, e.dataset): e for e in evaluations}
+
+    def measured(self, metric: Metric) -> float | None:
+        """The objective, from the latest evaluations; None if it is missing or wasn't finite."""
+        found = self._of(metric.kind, metric.dataset)
+        if metric.kind in ("lm_eval", "judge"):
+            figures = [f for e in found if (f := figure(e.scores, metric.name)) is not None]
+            return figures[0] if figures else None
+        if metric.name == "loss":
+            return _mean_loss(found)
+        scored = [e for e in found if e.exact_match is not None]
         total = sum(e.generated for e in scored)
         return sum((e.exact_match or 0.0) * e.generated for e in scored) / total if total else None
 
+    def figures(self, metric: Metric) -> list[str]:
+        """The names of what was measured where `metric` is to be found."""
+        return sorted({n for e in self._of(metric.kind, metric.dataset) for n in e.scores})
+
     def told(self, sign: float) -> Told:
         """The trial as a sampler sees it; `sign` makes lower values better."""
-        at = max((e.samples for e in self.evaluations.values()), default=0)
+        held_out = self._of("eval", None)
+        at = max((e.samples for e in held_out), default=0)
         rungs = self.config.get("eval_at") or []
         return Told(
             number=self.number,
@@ -82,14 +97,32 @@ class LiveTrial:
             state=self.state,
             reason=self.reason,
             value=None if self.value is None else sign * self.value,
-            held_out=self._held_out(),
+            held_out=_mean_loss(held_out),
             rung=sum(r <= at for r in rungs) if at else None,
         )
 
-    def _held_out(self) -> float | None:
-        """Token-weighted mean held-out loss over data sets; None if any is not finite."""
-        found = list(self.evaluations.values())
-        if not found or any(e.loss is None for e in found):
-            return None
-        tokens = sum(e.tokens for e in found)
-        return sum((e.loss or 0.0) * e.tokens for e in found) / tokens if tokens else None
+    def _of(self, split: str, dataset: str | None) -> list[Evaluation]:
+        return [
+            e
+            for (kind, name), e in self.evaluations.items()
+            if kind == split and dataset in (None, name)
+        ]
+
+
+def figure(scores: Mapping[str, float], name: str) -> float | None:
+    """A benchmark's figure. lm-evaluation-harness writes its filter behind a comma: `acc,none`;
+    without one in `name`, the plain figure is meant, or the only one there is."""
+    if name in scores:
+        return scores[name]
+    if f"{name},none" in scores:
+        return scores[f"{name},none"]
+    filtered = [key for key in scores if key.startswith(f"{name},")]
+    return scores[filtered[0]] if len(filtered) == 1 else None
+
+
+def _mean_loss(found: list[Evaluation]) -> float | None:
+    """Token-weighted mean loss over data sets; None if any is not finite."""
+    if not found or any(e.loss is None for e in found):
+        return None
+    tokens = sum(e.tokens for e in found)
+    return sum((e.loss or 0.0) * e.tokens for e in found) / tokens if tokens else None

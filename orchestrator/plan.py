@@ -5,51 +5,69 @@ Precedence, lowest first: the trainer's defaults, the recipe, `training`, the tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from trainer.config import DataConfig, EvalSet, TrainConfig, TrainSet
+from trainer import config as trainer
+from trainer.config import DataConfig, TrainConfig
 from trainer.recipes import recipe
 from winnow.spec import Choice, Fixed, IntUniform, LogUniform, Space, SweepSpec, Uniform
 
+DATA_PARAMETERS = ("strategy", "replay")
+"""Parameters of the space that are fields of a run's data."""
+_ENTANGLED = ("strategy", "batching", "optimizer")
+"""Parameters whose values may exclude one another."""
+
 
 def resolve(
-    spec: SweepSpec, params: dict[str, Any], *, output_dir: str, cache_dir: str, **run: Any
+    spec: SweepSpec, params: Mapping[str, Any], *, output_dir: str, cache_dir: str, **run: Any
 ) -> TrainConfig:
-    """The run that `params` describe. `run` sets what the sweep file does not (rungs, checkpoints).
+    """The run that `params` describe. `run` sets what the sweep file does not (rungs, checkpoints),
+    and replaces benchmarks.
 
     Raises pydantic.ValidationError if the values do not make a valid configuration.
     """
     settings: dict[str, Any] = recipe(spec.recipe) if spec.recipe else {}
-    for layer in (spec.training.overrides(), params):
-        settings = _overlay(settings, layer)
-    data = DataConfig(
-        train=tuple(TrainSet(path=f.path, phase=f.phase) for f in spec.data.train),
-        eval=tuple(EvalSet(path=f.path, name=f.name) for f in spec.data.eval),
-        test=tuple(EvalSet(path=f.path, name=f.name) for f in spec.data.test),
-        strategy=spec.data.strategy,
-        max_length=spec.data.max_length,
-        chat_template=spec.data.chat_template,
-        cache_dir=cache_dir,
-    )
+    settings = _overlay(settings, spec.training.overrides())
+    own = {k: v for k, v in params.items() if k not in (*DATA_PARAMETERS, "adam_beta2")}
+    settings = _overlay(settings, own)
+    if "adam_beta2" in params:
+        first, _ = settings.get("adam_betas", TrainConfig.model_fields["adam_betas"].default)
+        settings["adam_betas"] = (first, params["adam_beta2"])
+    measured = benchmarks(spec) if spec.evaluation.trials == "all" else {}
     return TrainConfig(
         **{
             **settings,
+            **measured,
             "model": spec.model,
             "recipe": spec.recipe,
-            "data": data,
+            "data": _data(spec, params, cache_dir),
             "output_dir": output_dir,
             **run,
         }
     )
 
 
-def total_samples(config: TrainConfig, train_samples: int) -> int:
-    """A run's declared budget in samples."""
+def benchmarks(spec: SweepSpec) -> dict[str, Any]:
+    """The sweep's benchmarks as fields of TrainConfig."""
+    lm_eval, judge = spec.evaluation.lm_eval, spec.evaluation.judge
+    return {
+        "lm_eval": None if lm_eval is None else trainer.LmEval(**dict(lm_eval)),
+        "judge": None if judge is None else trainer.Judge(**dict(judge)),
+    }
+
+
+def total_samples(config: TrainConfig, facts: Mapping[str, Any]) -> int:
+    """A run's declared budget in samples; exact for `stacked`, close for the others.
+
+    `facts` are what the check of the data found: `train_samples` and, by set, `train_sets`.
+    """
     if config.max_samples is not None:
         return config.max_samples
-    return max(1, round(config.epochs * train_samples))
+    return max(1, round(config.epochs * _epoch_samples(config.data, facts)))
 
 
 def extremes(space: Space) -> dict[str, list[tuple[str, Any]]]:
@@ -80,7 +98,8 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
     """What is wrong with the values in `space`, as (JSON pointer, message) pairs.
 
     Each listed value and each end of each range is tried in a configuration whose other parameters
-    are known to be good, so that one bad value is reported once and by its own pointer.
+    are known to be good, so that one bad value is reported once and by its own pointer. Then those
+    that may exclude one another are tried together.
     """
     values = extremes(spec.space)
     problems: list[tuple[str, str]] = []
@@ -91,16 +110,14 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
                 problems.append((pointer, message))
     if problems:
         return problems
-    try:
-        resolve(spec, any_params(spec.space), output_dir="-", cache_dir="-")
-    except ValidationError as error:
-        for item in error.errors():
-            name = str(item["loc"][0]) if item["loc"] else ""
-            pointer = (
-                f"/space/{name}" if name in values else f"/training/{name}" if name else "/space"
-            )
-            problems.append((pointer, str(item["msg"]).removeprefix("Value error, ")))
-    return problems
+    entangled = [name for name in _ENTANGLED if name in values]
+    for combination in product(*([v for _, v in values[name]] for name in entangled)):
+        params = any_params(spec.space) | dict(zip(entangled, combination, strict=True))
+        try:
+            resolve(spec, params, output_dir="-", cache_dir="-", **benchmarks(spec))
+        except ValidationError as error:
+            return [_problem(item, spec, values) for item in error.errors()]
+    return []
 
 
 def largest_batch(spec: SweepSpec) -> tuple[int, str]:
@@ -114,6 +131,71 @@ def largest_batch(spec: SweepSpec) -> tuple[int, str]:
     return int(recipe(spec.recipe)["effective_batch_size"]) if spec.recipe else 1, "/recipe"
 
 
+def sweep_pointer(pointer: str, spec: SweepSpec) -> str:
+    """From a field of TrainConfig to the field of the sweep that set it."""
+    head, _, rest = pointer.lstrip("/").partition("/")
+    varied = spec.space.parameters()
+    if head in ("lm_eval", "judge"):
+        return f"/evaluation{pointer}"
+    if head == "data" and rest in DATA_PARAMETERS and rest in varied:
+        return f"/space/{rest}"
+    if head == "adam_betas" and "adam_beta2" in varied:
+        return "/space/adam_beta2"
+    if head in varied:
+        return f"/space/{head}"
+    if head in type(spec.training).model_fields:
+        return f"/training{pointer}"
+    return pointer
+
+
+def _data(spec: SweepSpec, params: Mapping[str, Any], cache_dir: str) -> DataConfig:
+    data = spec.data
+    strategy = str(params.get("strategy", data.strategy))
+    replay = params.get("replay", data.replay)
+    varied = "strategy" in spec.space.parameters()
+    # Where the strategy varies, what belongs to one of them is left out of the others.
+    return DataConfig(
+        train=tuple(trainer.TrainSet(**dict(f)) for f in data.train),
+        eval=_sets(data.eval),
+        test=_sets(data.test),
+        general=_sets(data.general),
+        strategy=strategy,  # pyright: ignore[reportArgumentType]: checked by DataConfig
+        phase_order=None if varied and strategy != "phased" else data.phase_order,
+        replay=None if varied and strategy == "stacked" else replay,
+        reset_optimizer=data.reset_optimizer and not (varied and strategy == "stacked"),
+        difficulty_percentile=data.difficulty_percentile,
+        unmask=data.unmask,
+        max_length=data.max_length,
+        chat_template=data.chat_template,
+        cache_dir=cache_dir,
+    )
+
+
+def _sets(files: tuple[Any, ...]) -> tuple[trainer.EvalSet, ...]:
+    return tuple(trainer.EvalSet.model_validate(f.model_dump()) for f in files)
+
+
+def _epoch_samples(data: DataConfig, facts: Mapping[str, Any]) -> float:
+    """Samples of one epoch of every stage; see `trainer.curriculum`."""
+    counts = facts.get("train_sets")
+    if not isinstance(counts, list) or len(counts) != len(data.train):
+        counts = [float(facts.get("train_samples") or 0) / len(data.train)] * len(data.train)
+    sizes = [n * entry.weight for n, entry in zip(counts, data.train, strict=True)]
+    whole = sum(sizes)
+    if data.strategy == "difficulty":
+        replay = 0.01 if data.replay is None else data.replay
+        return whole * (1 + replay * data.difficulty_percentile / 100)
+    if data.strategy == "phased" and data.replay:
+        phases = data.phase_order or sorted({entry.phase for entry in data.train})
+        earlier = 0.0
+        for phase in phases:
+            whole += data.replay * earlier
+            earlier += sum(
+                size for size, entry in zip(sizes, data.train, strict=True) if entry.phase == phase
+            )
+    return whole
+
+
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """`above` over `below`; one kind of warmup replaces the other."""
     if above.get("warmup_steps") is not None:
@@ -125,20 +207,37 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return {**below, **above}
 
 
+def _problem(
+    item: Any, spec: SweepSpec, values: Mapping[str, list[tuple[str, Any]]]
+) -> tuple[str, str]:
+    """One of pydantic's findings about a whole configuration, at the sweep's field."""
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["loc"]:
+        return sweep_pointer("".join(f"/{part}" for part in item["loc"]), spec), message
+    # A rule over several fields names one of them first; the space is where the user can act.
+    named = next((n for n in values if n in message.replace(":", " ").split()), None)
+    return (f"/space/{named}" if named else "/training"), message
+
+
 def _field_problem(name: str, value: Any) -> str | None:
-    """What TrainConfig says of one field's value, or None if it accepts it."""
+    """What the trainer's configuration says of one field's value, or None if it accepts it."""
     if isinstance(value, bool):
         return f"{name} does not take {str(value).lower()}"
+    model: type[BaseModel] = TrainConfig
     probe: dict[str, Any] = {
         "model": "-",
         "data": {"train": [{"path": "-"}]},
         "output_dir": "-",
         "learning_rate": 1e-5,
         "effective_batch_size": 1,
-        name: value,
     }
+    if name in DATA_PARAMETERS:
+        model = DataConfig
+        phases = [{"path": "-", "phase": phase} for phase in (0, 1)]
+        probe = {"train": phases, "strategy": "phased"}
+    field, given = ("adam_betas", (0.9, value)) if name == "adam_beta2" else (name, value)
     try:
-        accepted = getattr(TrainConfig.model_validate(probe), name)
+        accepted = getattr(model.model_validate(probe | {field: given}), field)
     except ValidationError as error:
         return "; ".join(str(item["msg"]) for item in error.errors())
     if isinstance(value, str) and not isinstance(accepted, str):

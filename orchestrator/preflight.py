@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.plan import extremes, largest_batch, resolve
+from orchestrator.plan import any_params, benchmarks, largest_batch, resolve, sweep_pointer
+from orchestrator.redaction import clean
 from winnow.spec import SweepSpec
 
 TIMEOUT = 180.0
@@ -45,10 +46,12 @@ def preflight(
 ) -> Preflight:
     """Check `spec`'s files, model and largest effective batch. Blocks until done."""
     size, size_pointer = largest_batch(spec)
-    params = {name: values[0][1] for name, values in extremes(spec.space).items()}
+    params = any_params(spec.space)
     if "effective_batch_size" in params:
         params["effective_batch_size"] = size
-    config = resolve(spec, params, output_dir="/nonexistent", cache_dir=cache_dir)
+    config = resolve(
+        spec, params, output_dir="/nonexistent", cache_dir=cache_dir, **benchmarks(spec)
+    )
     code, out, err = _run(command, config.model_dump_json().encode(), timeout)
     if code is None:
         return Preflight(
@@ -89,7 +92,11 @@ def _run(command: Sequence[str], stdin: bytes, timeout: float) -> tuple[int | No
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return None, "", ""
-    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+    return (
+        process.returncode,
+        clean(out.decode(errors="replace")),
+        clean(err.decode(errors="replace")),
+    )
 
 
 def _report(out: str) -> dict[str, Any] | None:
@@ -105,12 +112,4 @@ def _report(out: str) -> dict[str, Any] | None:
 
 
 def _pointer(pointer: str, spec: SweepSpec, size_pointer: str) -> str:
-    """From a field of TrainConfig to the field of the sweep that set it."""
-    if pointer == "/effective_batch_size":
-        return size_pointer
-    head, _, _ = pointer.lstrip("/").partition("/")
-    if head in spec.space.parameters():
-        return f"/space/{head}"
-    if head in type(spec.training).model_fields:
-        return f"/training/{head}"
-    return pointer
+    return size_pointer if pointer == "/effective_batch_size" else sweep_pointer(pointer, spec)

@@ -6,10 +6,14 @@ reads the environment.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.environment import Environment
 
 
 class Settings(BaseSettings):
@@ -40,10 +44,27 @@ class Settings(BaseSettings):
         default=None, validation_alias=AliasChoices("WINNOW_RAY_ADDRESS", "RAY_ADDRESS")
     )
     """Ray cluster to run on; without one, winnow starts a local one."""
+    pass_environment: str = ""
+    """Names of further variables that workers get and judges may take their key from, with commas
+    between. (Proxies, certificates, the hub's settings and `*_API_KEY` need not be named.)"""
+
+    _environment: Environment = PrivateAttr(default_factory=Environment)
+
+    @property
+    def environment(self) -> Environment:
+        """What of this process's environment is passed on."""
+        return self._environment
+
+    def secrets(self) -> set[str]:
+        """Values that must not be written down."""
+        password = urlsplit(self.database_url).password
+        return self.environment.secrets() | ({password} if password else set())
 
     @model_validator(mode="after")
     def _derive(self) -> Settings:
         self.home = self.home.expanduser().resolve()
         if not self.database_url:
             self.database_url = f"sqlite:///{self.home / 'winnow.db'}"
+        also = [name.strip() for name in self.pass_environment.split(",") if name.strip()]
+        self._environment = Environment.of(os.environ, also)
         return self

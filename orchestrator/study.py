@@ -16,13 +16,14 @@ from typing import Any, Literal
 
 from orchestrator.errors import Conflict
 from orchestrator.live_trial import Control, LiveTrial
-from orchestrator.plan import any_params, resolve, total_samples
+from orchestrator.plan import any_params, benchmarks, resolve, total_samples
 from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Action, Decision, Outcome, TrialInfo
 from orchestrator.search.samplers import Told, make_proposer
 from orchestrator.store import Lease, Store, SweepRows
 from trainer.config import TrainConfig
 from trainer.metrics import Batch
+from winnow.objective import parse_metric
 from winnow.spec import SweepSpec
 from winnow.types import SweepState, TrialKind, TrialState
 
@@ -56,14 +57,19 @@ class Study:
         self._checkpoint_seconds = checkpoint_seconds
         rows = store.sweep_rows(lease.sweep_id)
         self.spec = SweepSpec.model_validate(rows.spec)
-        self._train_samples = int(rows.facts.get("train_samples") or 0)
+        self._facts = rows.facts
         self._planned = rows.planned
+        self._metric = parse_metric(self.spec.objective.metric)
         self._minimize = self.spec.objective.mode == "min"
         self._proposer = make_proposer(self.spec.space, self.spec.search)
         self._scheduler = make_scheduler(self.spec.scheduler, self.spec.search.seed)
         self._trials: dict[str, LiveTrial] = {}
         self._exhausted = False
-        self._closing: Literal["no", "cancel", "shutdown"] = "no"
+        self._closing: Literal["no", "cancel", "fail", "shutdown"] = "no"
+        self._fault = ""
+        """Why the sweep is to fail."""
+        self._asked: list[tuple[str, Control]] = []
+        """Attempts that are to yield, not told to the driver yet."""
         self.finished = False
         self._rebuild(rows)
 
@@ -117,7 +123,7 @@ class Study:
 
     def drain_commands(self) -> list[tuple[str, Control]]:
         """Carry out what users asked for; attempts that are to yield, and how."""
-        asked: list[tuple[str, Control]] = []
+        asked, self._asked = self._asked, []
         for command in self._store.pending_commands(self._lease.sweep_id):
             if command.kind == "cancel":
                 self._closing = "cancel"
@@ -186,7 +192,7 @@ class Study:
         for trial in left:  # paused for a reason that the scheduler has forgotten: not to be lost
             self._end_trial(trial, TrialState.PRUNED, "unfinished", "the sweep ended first")
         best = self._best()
-        if best is not None and self.spec.data.test and not self._have("report"):
+        if best is not None and self._to_report() and not self._have("report"):
             export = self._store.get_trial(best.id).checkpoint
             if export is not None:
                 return self._start(self._add("report", {"trial": best.id}, model=export))
@@ -195,8 +201,15 @@ class Study:
             message = f"every trial failed; the first one: {searched[0].message}"
             self._finish(SweepState.FAILED, message)
         else:
-            self._finish(SweepState.COMPLETED, None)
+            ended = any(t.state is TrialState.COMPLETED for t in searched)
+            unmeasured = f"no trial has a value of {self.spec.objective.metric}"
+            self._finish(SweepState.COMPLETED, unmeasured if best is None and ended else None)
         return None
+
+    def _to_report(self) -> bool:
+        """Whether the winner is to be measured once more, on what no other trial was."""
+        benchmarked = any(benchmarks(self.spec).values())
+        return bool(self.spec.data.test) or (benchmarked and self.spec.evaluation.trials != "all")
 
     # --- starting and ending -----------------------------------------------------------------
 
@@ -221,19 +234,22 @@ class Study:
         if kind == "baseline":
             values = any_params(self.spec.space)
             run = {"max_samples": 0, "export": False, "evaluate_test": bool(self.spec.data.test)}
+            run |= benchmarks(self.spec)
         elif kind == "report":
             values = any_params(self.spec.space)
             run = {"max_samples": 0, "export": False, "evaluate_test": True, "model": model}
+            done = self.spec.evaluation.trials == "all"
+            run |= dict.fromkeys(("lm_eval", "judge")) if done else benchmarks(self.spec)
         folder = self._folder / f"trial-{number}"
         config = resolve(
             self.spec, values, output_dir=str(folder), cache_dir=str(self._cache), **run
         ).model_dump(mode="json")
         if kind == "report":
-            config["data"]["eval"] = []
+            config["data"]["eval"] = config["data"]["general"] = []
         return config
 
     def _budget(self, config: dict[str, Any]) -> int:
-        return total_samples(TrainConfig.model_validate(config), self._train_samples)
+        return total_samples(TrainConfig.model_validate(config), self._facts)
 
     def _start(self, trial: LiveTrial) -> Attempt:
         number = self._store.start_attempt(self._lease, trial.id, trial.checkpoint)
@@ -246,7 +262,7 @@ class Study:
 
     def _judge(self, trial: LiveTrial, batch: Batch) -> tuple[Decision | None, bool]:
         """What the scheduler says of a report, and whether it is to be acted on."""
-        trial.evaluations |= {e.dataset: e for e in batch.evaluations if e.split == "eval"}
+        trial.note(batch.evaluations)
         if trial.kind != "search" or not (batch.steps or batch.evaluations):
             return None, False
         decision = self._scheduler.observe(trial.id, batch.steps, batch.evaluations)
@@ -266,7 +282,10 @@ class Study:
         if batch.status == "running":
             return None
         if batch.status == "completed":
-            return TrialState.COMPLETED, None, None, trial.measured(self.spec.objective.metric)
+            value = trial.measured(self._metric)
+            missing = f"{self.spec.objective.metric} was not measured, or not finite"
+            why = missing if value is None and trial.kind == "search" else None
+            return TrialState.COMPLETED, None, why, value
         if batch.status == "yielded":
             if trial.intent is None:
                 return TrialState.PENDING, "infrastructure", "yielded without being asked", None
@@ -309,7 +328,21 @@ class Study:
             self._drop_state_checkpoints(trial)
             if trial.kind == "search":
                 self._tell_scheduler(trial)
+            elif trial.kind == "baseline":
+                self._look_for_objective(trial)
         self._close_if_idle()
+
+    def _look_for_objective(self, baseline: LiveTrial) -> None:
+        """End the sweep at once if its benchmark has run but lacks the figure it is to be judged
+        by: only running it tells the names."""
+        if baseline.state is not TrialState.COMPLETED or self._closing != "no":
+            return
+        there = baseline.figures(self._metric)
+        if there and baseline.measured(self._metric) is None:
+            metric = self.spec.objective.metric
+            self._fault = f"objective.metric: {metric} isn't there; measured: {', '.join(there)}"
+            self._closing = "fail"
+            self._asked += self._ask_all("stop", TrialState.CANCELED, "sweep", self._fault)
 
     def _tell_scheduler(self, trial: LiveTrial) -> None:
         value = trial.value
@@ -362,7 +395,10 @@ class Study:
         if self._closing == "shutdown":
             self.finished = True
             return
-        self._finish(SweepState.CANCELED, "canceled on request")
+        if self._closing == "fail":
+            self._finish(SweepState.FAILED, self._fault)
+        else:
+            self._finish(SweepState.CANCELED, "canceled on request")
 
     def _finish(self, state: SweepState, message: str | None) -> None:
         self._store.end_sweep(self._lease, state, message)
@@ -402,6 +438,8 @@ class Study:
         for trial in self._trials.values():
             if not trial.state.ended and trial.id in acted:
                 self._carry_out(trial, acted[trial.id])
+            if trial.kind == "baseline":
+                self._look_for_objective(trial)
 
     def _carry_out(self, trial: LiveTrial, decision: Decision) -> None:
         """Do what was decided about a trial before its driver could do it."""

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from winnow.errors import ApiError, ServerNotFound, WinnowError
 from winnow.load import load_sweep_file, resolve_paths
-from winnow.settings import ClientSettings
+from winnow.settings import ClientSettings, is_loopback
 from winnow.spec import SweepSpec
 from winnow.types import (
     Curve,
@@ -72,7 +72,12 @@ class Client:
     ) -> None:
         self.url, token = ClientSettings().find_server(url, token)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout)
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=not is_loopback(self.url),
+        )
 
     def close(self) -> None:
         self._http.close()

@@ -25,6 +25,14 @@ MAX_DEPTH = 24
 MAX_NODES = 50_000
 """Largest number of values in a document after its aliases are expanded."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+DATA_FILE = re.compile(r".*\.(jsonl?|parquet|csv|txt|arrow)(\.(gz|zst|bz2|xz))?", re.IGNORECASE)
+SETS = ("train", "eval", "test", "general")
+"""The lists of data sets in a sweep's `data`."""
+
+
+def is_hub_data(path: str) -> bool:
+    """Whether `path` names a data set of the hub: it has the form of an id, not of a file."""
+    return bool(HUB_ID.fullmatch(path)) and not DATA_FILE.fullmatch(path)
 
 
 def load_sweep_file(path: str | Path) -> dict[str, Any]:
@@ -91,7 +99,8 @@ def parse_json(data: bytes | str) -> Any:
 def resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     """A copy of a sweep whose relative paths are absolute, read from the folder `base`.
 
-    The model stays as it is if it looks like a hub id and no such folder exists.
+    The model and data sets stay as they are if they look like hub ids and nothing of that name
+    exists in `base`.
     """
     base = base.expanduser().resolve()
     resolved = dict(document)
@@ -100,21 +109,18 @@ def resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
         not HUB_ID.fullmatch(model) or (base / model).is_dir()  # a folder wins over a hub id
     ):
         resolved["model"] = _absolute(model, base)
-    data = document.get("data")
-    if isinstance(data, dict):
-        data = dict(data)
-        for split in ("train", "eval", "test"):
-            files = data.get(split)
-            if isinstance(files, (list, tuple)):
-                data[split] = [
-                    {**f, "path": _absolute(f["path"], base)}
-                    if isinstance(f, dict) and isinstance(f.get("path"), str) and f["path"]
-                    else f
-                    for f in files
-                ]
-        if isinstance(data.get("chat_template"), str) and data["chat_template"]:
-            data["chat_template"] = _absolute(data["chat_template"], base)
-        resolved["data"] = data
+    if isinstance(document.get("data"), dict):
+        data = resolved["data"] = dict(document["data"])
+        for name in SETS:
+            if isinstance(data.get(name), (list, tuple)):
+                data[name] = [_located(entry, base) for entry in data[name]]
+        _make_absolute(data, "chat_template", base)
+    if isinstance(document.get("evaluation"), dict):
+        evaluation = resolved["evaluation"] = dict(document["evaluation"])
+        for part, field in (("lm_eval", "include_path"), ("judge", "questions")):
+            if isinstance(evaluation.get(part), dict):
+                evaluation[part] = dict(evaluation[part])
+                _make_absolute(evaluation[part], field, base)
     return resolved
 
 
@@ -161,6 +167,21 @@ def _text(data: bytes | str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DocumentError(f"not UTF-8: byte {error.start} cannot be read") from None
+
+
+def _located(entry: Any, base: Path) -> Any:
+    """A data set with an absolute path, unless it is one of the hub."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str) or not entry["path"]:
+        return entry
+    path = entry["path"]
+    if is_hub_data(path) and not (base / path).exists():
+        return entry
+    return {**entry, "path": _absolute(path, base)}
+
+
+def _make_absolute(section: dict[str, Any], field: str, base: Path) -> None:
+    if isinstance(section.get(field), str) and section[field]:
+        section[field] = _absolute(section[field], base)
 
 
 def _absolute(path: str, base: Path) -> str:

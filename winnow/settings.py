@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,6 +43,11 @@ class ClientSettings(BaseSettings):
             # The local token is for the local server alone: never sent anywhere else.
             token = read_token(self.home)
         return url.rstrip("/"), token
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine, where no proxy reaches."""
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def read_server_file(home: Path) -> dict[str, Any] | None:

@@ -149,8 +149,8 @@ class Curve(Model):
     total_points: int
     """Points stored; more than were sent if they were thinned out."""
     details: dict[str, list[float | None]] | None = None
-    """On request: seconds, memory (bytes), input_tokens, tokens_per_second, padding (share), seconds
-    of data_wait, mfu, grad_sq and noise; see the trainer's step records."""
+    """On request: seconds, memory (bytes), input_tokens, tokens_per_second, padding (a share),
+    data_wait (seconds), mfu, grad_sq and noise; see the trainer's step records."""
 
 
 class EvaluationPoint(Model):

@@ -48,6 +48,7 @@ async def create_sweep(request: Request, response: Response, services: ServicesO
         checked = check_sweep(
             document,
             cluster=resources if age is not None and resources else None,
+            variables=services.settings.environment,
             preflight=services.preflight,
         )
         return services.store.create_sweep(

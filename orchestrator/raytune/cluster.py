@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 
 import ray
 
 from orchestrator.raytune.workers import die_with_parent
+from orchestrator.settings import Settings
 
 
 def main(every: float = 5.0) -> None:
     """Print the cluster's total resources again and again, until the parent ends."""
     die_with_parent()
     ray.init(
-        address=os.environ.get("RAY_ADDRESS"),
+        address=Settings().ray_address,
         namespace="winnow",
         log_to_driver=False,
         logging_level=logging.ERROR,

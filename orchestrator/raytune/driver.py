@@ -63,7 +63,9 @@ def drive(sweep_id: str, slots: int, settings: Settings) -> int:
             gpus_per_rank=1 if gpus else 0,
             report_seconds=settings.report_seconds,
         )
-        tune_run.run(_Conductor(study, slots, stopping), shape)
+        judge = study.spec.evaluation.judge
+        environment = settings.environment.for_worker(judge.api_key_env if judge else None)
+        tune_run.run(_Conductor(study, slots, stopping), shape, environment=environment)
     except LeaseLost as error:
         log.error("%s", error)
         return EXIT_LEASE_LOST

@@ -13,16 +13,20 @@ from typing import Any
 import ray
 from ray import tune
 
+from orchestrator.environment import Environment
 from orchestrator.raytune.assignment import Assignment, GroupShape
 from orchestrator.raytune.workers import WorkerGroup, failure_of, is_infrastructure
 from trainer.metrics import Batch
+
+NO_VARIABLES = Environment()
 
 
 class TrialShell(tune.Trainable):
     """Runs one attempt after another on one worker group."""
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], environment: Environment = NO_VARIABLES) -> None:
         self._group: WorkerGroup | None = None
+        self._environment = environment
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -59,7 +63,9 @@ class TrialShell(tune.Trainable):
     def _advance(self) -> Batch:
         if self._group is None:
             name = ray.get_runtime_context().get_actor_id() or "shell"
-            self._group = WorkerGroup(self._shape, ray.util.get_current_placement_group(), name)
+            self._group = WorkerGroup(
+                self._shape, ray.util.get_current_placement_group(), name, self._environment
+            )
         if not self._started:
             failure = self._group.start(self._assignment)
             if failure is not None:

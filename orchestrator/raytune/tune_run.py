@@ -27,6 +27,7 @@ from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_par
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
+from orchestrator.environment import Environment
 from orchestrator.raytune.assignment import Assignment, GroupShape
 from orchestrator.raytune.shell import TrialShell
 from orchestrator.raytune.workers import Control, rank_name
@@ -78,9 +79,16 @@ class Conductor(Protocol):
         ...
 
 
-def run(conductor: Conductor, shape: GroupShape, *, yield_seconds: float = 10.0) -> None:
+def run(
+    conductor: Conductor,
+    shape: GroupShape,
+    *,
+    environment: Environment | None = None,
+    yield_seconds: float = 10.0,
+) -> None:
     """Run attempts until the conductor has finished. Ray must be initialised.
 
+    `environment` is set in every rank, over what its node has.
     An attempt that was asked to yield and does not within `yield_seconds` has its ranks killed; its
     shell survives and reports a failure.
     """
@@ -95,9 +103,11 @@ def run(conductor: Conductor, shape: GroupShape, *, yield_seconds: float = 10.0)
     ] * shape.ranks
     placement = tune.PlacementGroupFactory([{}, *bundles], strategy="PACK")
     hooks = _Hooks(conductor, shape, yield_seconds)
+    # By reference: a trial's configuration would be written to Tune's files.
+    shell = tune.with_parameters(TrialShell, environment=environment or Environment())
     try:
         tuner = tune.Tuner(
-            tune.with_resources(TrialShell, placement),
+            tune.with_resources(shell, placement),
             tune_config=tune.TuneConfig(
                 num_samples=-1,
                 search_alg=_Source(conductor, hooks, shape),

@@ -22,6 +22,7 @@ from ray import exceptions
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.environment import Environment
 from orchestrator.raytune.assignment import Assignment, GroupShape
 from trainer.metrics import Batch, Failure
 
@@ -36,8 +37,15 @@ def rank_name(shell_actor_id: str, rank: int) -> str:
 class WorkerGroup:
     """The ranks of one shell. A group that has raised is finished: `close` it and make another."""
 
-    def __init__(self, shape: GroupShape, placement: PlacementGroup | None, name: str) -> None:
+    def __init__(
+        self,
+        shape: GroupShape,
+        placement: PlacementGroup | None,
+        name: str,
+        environment: Environment,
+    ) -> None:
         self.shape = shape
+        self._environment = environment
         self._ranks: list[Any] = []
         try:
             self._start(placement, name)
@@ -83,7 +91,7 @@ class WorkerGroup:
         host, port = self._all([self._ranks[0].rendezvous.remote()])[0]
         self._all(
             [
-                rank.join.remote(index, self.shape.ranks, host, port)
+                rank.join.remote(index, self.shape.ranks, host, port, self._environment)
                 for index, rank in enumerate(self._ranks)
             ]
         )
@@ -152,7 +160,9 @@ class _Rank:
             probe.bind((host, 0))
             return host, probe.getsockname()[1]
 
-    def join(self, rank: int, world: int, host: str, port: int) -> None:
+    def join(self, rank: int, world: int, host: str, port: int, environment: Environment) -> None:
+        # Before anything is imported that reads it: the hub's client does so once.
+        os.environ.update(environment)
         import torch
 
         from trainer import engine

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.schedulers.base import Action, Decision
+from orchestrator.schedulers.base import Action, Decision, going_on
 from orchestrator.schedulers.curves import HeldOut
 from orchestrator.schedulers.tracking import Followed, Status, TrackingScheduler
 
@@ -59,7 +59,7 @@ class ASHA(TrackingScheduler):
         if standing.peers < self.spec.eta:
             place = f"comes first to its rung; it waits until {self.spec.eta} trials have got there"
         else:
-            place = f"ranks {standing.rank} of {standing.peers}; the best {standing.quota} go on"
+            place = f"ranks {standing.rank} of {standing.peers}; {going_on(standing.quota)}"
         reason = f"{standing} {place}"
         return self._decision(trial, action, "rung", reason, **self._evidence(rung, standing))
 
@@ -71,7 +71,7 @@ class ASHA(TrackingScheduler):
         standing = self._standings(rung)[trial.info.id]
         reason = (
             f"{standing} ranked {standing.rank} of {standing.peers}; "
-            f"only the best {standing.quota} went on"
+            f"only the best {'' if standing.quota == 1 else f'{standing.quota} '}went on"
         )
         return self._decision(trial, Action.STOP, "rung", reason, **self._evidence(rung, standing))
 
@@ -87,9 +87,7 @@ class ASHA(TrackingScheduler):
             ]
             if may:
                 best = min(may, key=self._queue_key)
-                reason = (
-                    f"{best} now ranks {best.rank} of {best.peers}; the best {best.quota} go on"
-                )
+                reason = f"{best} now ranks {best.rank} of {best.peers}; {going_on(best.quota)}"
                 evidence = self._evidence(rung, best)
                 return self._decision(best.trial, Action.RESUME, "promotion", reason, **evidence)
         return None

@@ -99,3 +99,10 @@ class Scheduler(Protocol):
     def replay(self, decision: Decision) -> None:
         """Take over a decision made by an earlier life of this scheduler, in its original order."""
         ...
+
+
+def going_on(quota: int) -> str:
+    """How many of a rung's trials go on, in words for a reason."""
+    return (
+        "the best goes on" if quota == 1 else f"the best {quota} go on" if quota else "none goes on"
+    )

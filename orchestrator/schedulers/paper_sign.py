@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left, bisect_right
 from typing import Any
 
-from orchestrator.schedulers.base import Action, Decision
+from orchestrator.schedulers.base import Action, Decision, going_on
 from orchestrator.schedulers.tracking import Followed, Status, TrackingScheduler
 
 PEERS = 4
@@ -133,5 +133,5 @@ def _reason(score: dict[str, Any]) -> str:
     return (
         f"low norm (percentile {100 * score['low_norm_percentile']:.0f}) and high loss (percentile "
         f"{100 * score['high_loss_percentile']:.0f}) together rank {score['rank']} of "
-        f"{score['peers']}; the best {score['quota']} go on"
+        f"{score['peers']}; {going_on(score['quota'])}"
     )

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
+from orchestrator.redaction import clean_values
 from orchestrator.schedulers.base import Decision
 from orchestrator.store import commands, decisions, leases, metrics
 from orchestrator.store import sweeps as sweep_rows
@@ -284,7 +285,7 @@ class DriverTransaction:
         columns: dict[str, Any] = {}
         if batch.notes:
             known = self._session.scalar(select(attempts.c.notes).where(*this)) or {}
-            columns["notes"] = known | batch.notes
+            columns["notes"] = known | clean_values(batch.notes)
         if batch.failure is not None:
             columns["detail"] = trial_rows.printable(batch.failure.detail)
         self._session.execute(update(attempts).where(*this).values(**columns))

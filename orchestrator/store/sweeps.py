@@ -17,6 +17,7 @@ from orchestrator.store.clock import now
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.schema import DEFAULT_PROJECT, evaluations, sweeps, trials
 from orchestrator.store.scores import combine
+from orchestrator.store.trials import printable
 from winnow.types import Page, Scores, Sweep, SweepState, SweepSummary, TrialState
 
 _ID_LENGTH = 10
@@ -102,6 +103,7 @@ def move(session: WriteSession, row: Row[Any], target: SweepState, message: str 
     """
     current = SweepState(row.state)
     check_sweep_move(row.id, current, target)
+    message = printable(message)
     columns: dict[str, Any] = {"state": target, "message": message}
     if target is SweepState.RUNNING and row.started_at is None:
         columns["started_at"] = now()

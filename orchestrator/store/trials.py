@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Row
 
 from orchestrator.errors import Conflict, NotFound
+from orchestrator.redaction import clean
 from orchestrator.states import check_trial_move
 from orchestrator.store.clock import now
 from orchestrator.store.database import ReadSession, WriteSession
@@ -171,7 +172,7 @@ def put_back_running(session: WriteSession, sweep_id: str, revision: int) -> Non
 
 
 def printable(text: str | None) -> str | None:
-    """`text` without what a database refuses: NUL and lone surrogates."""
+    """`text` without secrets, and without what a database refuses: NUL and lone surrogates."""
     if text is None:
         return None
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
+    return clean(text).encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")

@@ -27,8 +27,9 @@ from types import FrameType
 import httpx2
 
 from winnow.cli.processes import Child, describe, free_ports, port_is_free
+from winnow.environment import is_withheld
 from winnow.errors import WinnowError
-from winnow.settings import read_server_file, read_token
+from winnow.settings import is_loopback, read_server_file, read_token
 from winnow.types import Health
 
 DEFAULT_PORT = 8642
@@ -127,7 +128,7 @@ def running_server(home: Path) -> str | None:
 def health(url: str) -> Health | None:
     """What the server says about itself; None if it does not answer."""
     with contextlib.suppress(httpx2.HTTPError, ValueError):
-        response = httpx2.get(f"{url}/v1/health", timeout=5.0)
+        response = httpx2.get(f"{url}/v1/health", timeout=5.0, trust_env=not is_loopback(url))
         return Health.model_validate_json(response.content)
     return None
 
@@ -216,8 +217,9 @@ def _local_ray(
         command.append(f"--num-cpus={options.cpus}")
     if options.gpus is not None:
         command.append(f"--num-gpus={options.gpus}")
-    # Without the address: it would be taken for a cluster to join.
-    own = {k: v for k, v in env.items() if k != "RAY_ADDRESS"}
+    # Without the address: it would be taken for a cluster to join. Secrets are given to those ranks
+    # alone that need them.
+    own = {k: v for k, v in env.items() if k != "RAY_ADDRESS" and not is_withheld(k)}
     return Child("ray", command, own, logs / "ray.log", grace=8.0)
 
 
