@@ -8,10 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.fixtures.tiny_model import make_tiny_model
 from trainer import loss as loss_module
-from trainer.attention import PACKED, Sample, attending, collate, supports_packing
+from trainer.attention import (
+    PACKED,
+    Sample,
+    attending,
+    choose,
+    collate,
+    packing_obstacle,
+    supports_packing,
+)
+from trainer.errors import ConfigError
 from trainer.loss import TokenLoss, has_plain_head
 from trainer.model import load_model
 
@@ -144,9 +154,121 @@ def test_models_that_cannot_be_packed_are_padded(tmp_path: Path, architecture: s
         assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_sliding_window_is_not_packed(tmp_path: Path) -> None:
-    folder = make_tiny_model(tmp_path / "mistral", architecture="mistral")
-    model = load_model(folder)
-    model.config.sliding_window = 4
-    assert not supports_packing(model)
-    assert model.config._attn_implementation != PACKED
+def tiny(kind: str, **fields: Any) -> Any:
+    """A random model of a kind, with a hidden width of 32."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "vocab_size": 300,
+    }
+    config = AutoConfig.for_model(kind, **(sizes | fields))
+    return AutoModelForCausalLM.from_config(config)
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "granite": ("granite", {"attention_multiplier": 0.05, "logits_scaling": 3.0}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral with a window": ("mistral", {"sliding_window": 5}),
+    "mistral with a wide window": ("mistral", {"sliding_window": 4096}),
+    "qwen3": ("qwen3", {}),
+    "qwen3 with windows": (
+        "qwen3",
+        {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    ),
+    "gemma3": ("gemma3_text", {"sliding_window": 7, "query_pre_attn_scalar": 8}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_packs_exactly(kind: str) -> None:
+    name, fields = KINDS[kind]
+    model = tiny(name, **fields)
+    items = samples([90, 40, 33, 12, 11, 5, 2])
+    expected = by_hand(model, items)
+    single, gradient = loss_and_gradient(model, [[item] for item in items], packed=False)
+    assert choose(model, "linear")
+    assert model.config._attn_implementation == PACKED
+    packed, packed_gradient = loss_and_gradient(model, [items], packed=True)
+    assert packed == pytest.approx(expected, rel=1e-5)
+    assert packed == pytest.approx(single, rel=1e-5)
+    assert (packed_gradient - gradient).abs().max() < 1e-5 * gradient.abs().max()
+
+
+def test_packing_in_bf16_agrees_within_its_precision() -> None:
+    model = tiny("llama").to(torch.bfloat16)
+    items = samples([90, 40, 33, 12])
+    single, gradient = loss_and_gradient(model, [[item] for item in items], packed=False)
+    assert choose(model, "linear")
+    packed, packed_gradient = loss_and_gradient(model, [items], packed=True)
+    assert packed == pytest.approx(single, rel=2e-3)
+    difference = (packed_gradient.float() - gradient.float()).norm() / gradient.float().norm()
+    assert difference < 2e-2
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral with a window", "granite"])
+def test_hidden_states_do_not_move_when_a_neighbour_changes(kind: str) -> None:
+    name, fields = KINDS[kind]
+    model = tiny(name, **fields).eval()
+    assert choose(model, "auto")
+    items, others = samples([60, 44, 30, 29, 7]), samples([60, 44, 30, 29, 7], seed=9)
+
+    def hidden(chosen: list[Sample]) -> torch.Tensor:
+        batch = collate(chosen, packed=True, pad_id=0, device=CPU)
+        with torch.no_grad(), attending(batch.segments):
+            return model.base_model(input_ids=batch.input_ids, position_ids=batch.position_ids)[0]
+
+    before = hidden(items)[0].split([60, 44, 30, 29, 7])
+    for changed in range(len(items)):
+        mixed = [others[i] if i == changed else item for i, item in enumerate(items)]
+        after = hidden(mixed)[0].split([60, 44, 30, 29, 7])
+        for i, (one, other) in enumerate(zip(before, after, strict=True)):
+            assert torch.equal(one, other) == (i != changed)
+
+
+def test_the_first_token_of_a_sample_is_no_target_of_the_one_before() -> None:
+    ids = np.arange(5)
+    everything = np.ones(5, np.bool_)
+    for packed in (True, False):
+        batch = collate([(ids, everything)] * 3, packed=packed, pad_id=0, device=CPU)
+        assert batch.targets.tolist() == [1, 2, 3, 4] * 3
+
+
+def test_linear_attention_is_refused_where_it_is_not_exact(tmp_path: Path) -> None:
+    model = load_model(make_tiny_model(tmp_path / "mamba", architecture="mamba"))
+    assert not choose(model, "auto")
+    with pytest.raises(ConfigError, match="attention to auto or padded") as refused:
+        choose(model, "linear")
+    assert refused.value.pointer == "/attention"
+    eager = tiny("llama", attn_implementation="eager")
+    with pytest.raises(ConfigError, match="eager"):
+        choose(eager, "linear")
+    assert eager.config._attn_implementation == "eager"
+
+
+def test_a_window_that_layers_keep_to_themselves_is_not_packed() -> None:
+    model = tiny("mistral", sliding_window=5)
+
+    class Silent:
+        """The model's configuration, as a layer that doesn't pass its window on would read it."""
+
+        sliding_window = None
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(model.config, name)
+
+    for layer in model.model.layers:
+        layer.self_attn.config = Silent()
+    assert "window" in (packing_obstacle(model) or "")
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_padded_attention_is_left_alone() -> None:
+    model = tiny("llama")
+    assert not choose(model, "padded")
+    assert model.config._attn_implementation == "sdpa"
