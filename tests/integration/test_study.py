@@ -291,3 +291,105 @@ def test_a_sweep_whose_trials_all_fail_has_failed(store: Store, start) -> None:
     sweep = store.get_sweep(sweep_id)
     assert sweep.state is SweepState.FAILED
     assert "no such layer" in (sweep.message or "")
+
+
+JUDGE = {"base_url": "https://judge.example/v1", "model": "j", "questions": "/q.jsonl"}
+BENCHMARKS = {"lm_eval": {"tasks": ["arc", "mmlu"]}, "judge": JUDGE}
+
+
+def with_general(**changes: Any) -> dict[str, Any]:
+    data = spec()["data"] | {"general": [{"path": "/data/wiki.jsonl", "name": "wiki"}]}
+    return {"data": data | changes, "evaluation": BENCHMARKS}
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        ("eval/held-out/loss", "min"),
+        ("general/loss", "min"),
+        ("lm_eval/arc/acc", "max"),
+        ("judge/score", "max"),
+    ],
+)
+def test_the_winner_is_the_best_by_whatever_the_objective_is(
+    store: Store, start, metric: str, mode: str
+) -> None:
+    sweep_id, study = start(objective={"metric": metric, "mode": mode}, **with_general())
+    drive(study)
+    sweep = store.get_sweep(sweep_id)
+    assert sweep.state is SweepState.COMPLETED
+    best = store.get_trial(sweep.summary.best_trial or "")
+    assert best.params["learning_rate"] == 1e-2
+    finished = [t for t in store.list_trials(sweep_id).items if t.value is not None]
+    values = [t.value for t in finished if t.kind == "search"]
+    assert best.value == (min if mode == "min" else max)(values)
+
+
+def test_benchmarks_and_retention_are_shown_before_and_after(store: Store, start) -> None:
+    sweep_id, study = start(**with_general())
+    drive(study)
+    summary = store.get_sweep(sweep_id).summary
+    for before_or_after in (summary.baseline, summary.winner):
+        assert set(before_or_after) == {"eval", "test", "general", "lm_eval", "judge"}
+        assert set(before_or_after["lm_eval"].scores) == {"arc/acc", "mmlu/acc"}
+    assert summary.winner["general"].loss < summary.baseline["general"].loss
+    assert summary.winner["judge"].scores["mt_bench/score"] > 8
+    points = {(p.split, p.dataset): p for p in store.evaluations(sweep_id, [summary.best_trial])}
+    assert points["lm_eval", "arc"].scores["acc"] > 0.5
+    assert points["lm_eval", "arc"].loss is None
+
+
+def test_only_the_winner_is_benchmarked_where_that_is_asked_for(store: Store, start) -> None:
+    sweep_id, study = start(evaluation=BENCHMARKS | {"trials": "winner"})
+    drive(study)
+    summary = store.get_sweep(sweep_id).summary
+    kinds = {t.id: t.kind for t in store.list_trials(sweep_id).items}
+    benchmarked = {
+        kinds[p.trial_id] for p in store.evaluations(sweep_id) if p.split in ("lm_eval", "judge")
+    }
+    assert benchmarked == {"baseline", "report"}
+    assert {"lm_eval", "judge"} <= set(summary.winner) & set(summary.baseline)
+
+
+def test_a_figure_that_the_benchmark_lacks_ends_the_sweep_at_once(store: Store, start) -> None:
+    objective = {"metric": "lm_eval/arc/acc_norm"}
+    sweep_id, study = start(objective=objective, evaluation=BENCHMARKS)
+    drive(study, slots=3)
+    sweep = store.get_sweep(sweep_id)
+    assert sweep.state is SweepState.FAILED
+    assert sweep.message == "objective.metric: lm_eval/arc/acc_norm isn't there; measured: acc"
+    assert sweep.summary.trials <= 3
+    assert all(t.state.ended for t in store.list_trials(sweep_id).items)
+
+
+def test_a_new_driver_remembers_that_the_figure_is_lacking(store: Store, start) -> None:
+    objective = {"metric": "lm_eval/arc/acc_norm"}
+    sweep_id, study = start(objective=objective, evaluation=BENCHMARKS)
+    drive(study, slots=2, turns=1)
+    _, successor = start(sweep_id)
+    drive(successor)
+    assert store.get_sweep(sweep_id).state is SweepState.FAILED
+
+
+def test_strategies_and_adapters_can_be_searched(store: Store, start) -> None:
+    train = [{"path": "/data/a.jsonl", "phase": 0}, {"path": "/data/b.jsonl", "phase": 1}]
+    space = {
+        "learning_rate": 1e-3,
+        "effective_batch_size": 40,
+        "strategy": {"choice": ["stacked", "phased"]},
+        "lora_rank": {"choice": [4, 8]},
+    }
+    sweep_id, study = start(
+        data=spec()["data"] | {"train": train},
+        space=space,
+        training={"method": "lora"},
+        scheduler={"name": "none"},
+        planned=4,
+    )
+    drive(study)
+    trials = [t for t in store.list_trials(sweep_id).items if t.kind == "search"]
+    configs = [store.trial_config(t.id) for t in trials]
+    assert {(c["data"]["strategy"], c["lora_rank"]) for c in configs} == {
+        ("stacked", 4), ("stacked", 8), ("phased", 4), ("phased", 8),
+    }  # fmt: skip
+    assert {c["method"] for c in configs} == {"lora"}
