@@ -23,7 +23,7 @@ import torch
 
 from trainer import adapters, checkpoint, engine
 from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Watch
-from trainer.attention import supports_packing
+from trainer.attention import choose
 from trainer.batches import Batches, Step
 from trainer.check import size_problems
 from trainer.config import EvalSet, Split, TrainConfig
@@ -68,7 +68,7 @@ class Run:
         model = adapters.attach(load_model(folder, four_bits=four_bits), config)
         if config.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self._packed = config.attention != "padded" and supports_packing(model)
+        self._packed = choose(model, config.attention)
         dropout = _has_dropout(model)
         if config.compile:
             compile_layers(model)

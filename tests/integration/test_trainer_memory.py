@@ -187,7 +187,7 @@ def test_one_ranks_lack_of_memory_makes_both_redo_the_step(
     material: dict[str, Any], tmp_path: Path
 ) -> None:
     config = {**material, "output_dir": str(tmp_path / "run"), "zero_stage": 1}
-    code, tight = launch(tmp_path, config, 120)
+    code, tight = launch(tmp_path, config, 70)
     assert code == 0
     assert tight[-1]["status"] == "completed"
     assert notes(tight)["ranks"] == 2
