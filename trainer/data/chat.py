@@ -3,7 +3,8 @@
 Which tokens the assistant must write itself is found by rendering prefixes: what the template makes
 of the messages before an assistant turn (with the generation prompt) is what the model will be
 given; everything from there to the end of the turn is its own, its end-of-turn token included. A
-template that marks its own {% generation %} blocks is taken at its word.
+template that marks its own {% generation %} blocks is taken at its word. Where a template gives
+the last turn no end, the end-of-sequence token ends it, or the model would never learn to stop.
 
 A template may render earlier turns otherwise than it did when they were the last (Qwen3 drops their
 reasoning). Then each assistant turn becomes a sample of its own, given what the model will be given
@@ -105,8 +106,10 @@ class ChatEncoder:
         self._max_length = max_length
         self._template = json.dumps(tokenizer.chat_template)
         self._marks_itself = bool(_GENERATION_BLOCK.search(self._template))
-        self._specials = frozenset(tokenizer.all_special_ids)
-        self._borders = Borders(self._ids, frozenset(tokenizer.added_tokens_decoder))
+        added = tokenizer.added_tokens_decoder
+        special = {token for token, entry in added.items() if entry.special}
+        self._specials = frozenset(tokenizer.all_special_ids) | special
+        self._borders = Borders(self._ids, frozenset(added))
 
     def encode(self, conversations: Sequence[Conversation]) -> list[list[Encoded] | TemplateError]:
         """The samples that each conversation makes, or why it can't be used."""
@@ -207,8 +210,9 @@ class ChatEncoder:
         """The template's own {% generation %} blocks, and what else is to be learned."""
         full, blocks = rendering.full, rendering.blocks
         turns = [i for i, m in enumerate(rendering.messages) if m["role"] == "assistant"]
+        one_each = len(blocks) == len(turns)
         if not all(wanted[i] for i in turns):
-            if len(blocks) != len(turns):
+            if not one_each:
                 raise TemplateError(
                     "train: false on an assistant turn needs a chat template with one "
                     "{% generation %} block a turn, or with none at all"
@@ -217,17 +221,14 @@ class ChatEncoder:
         marks = [
             _content(rendering, i) for i, target in enumerate(wanted) if target and i not in turns
         ]
-        marks += [Mark(begin, end, "block") for begin, end in blocks if end > begin]
+        # An empty answer is a turn too: what ends it is to be learned.
+        marks += [Mark(begin, end, "block") for begin, end in blocks if end > begin or one_each]
         last = _last_spoken(rendering, wanted)
         if last <= 0 or not blocks:
             return Draft(full, marks)
-        if not full.startswith(rendering.before(last)):
-            raise TemplateError(
-                "the chat template's generation prompt is not the beginning of the assistant's "
-                "turn; set data.chat_template to one whose add_generation_prompt matches"
-            )
-        answer = rendering.messages[last].get("content")
-        return Draft(full, marks, len(rendering.before(last)), answer)
+        before = rendering.before(last)
+        prompt = len(before) if full.startswith(before) else blocks[-1][0]
+        return Draft(full, marks, prompt, rendering.messages[last].get("content"))
 
     def _by_prefixes(self, rendering: Rendering, wanted: list[bool]) -> list[Draft]:
         marks: list[Mark] = []
@@ -239,7 +240,7 @@ class ChatEncoder:
                 continue
             marks.append(Mark(*_turn(rendering, i), "turn"))
             if not rendering.full.startswith(rendering.through(i)):
-                return _turn_by_turn(rendering, wanted)
+                return _turn_by_turn(rendering, wanted, i)
         last = _last_spoken(rendering, wanted)
         if last < 0:
             return [Draft(rendering.full, marks)]
@@ -256,14 +257,17 @@ class ChatEncoder:
         if cuts:
             pieces = self._piecewise(draft.text, cuts)
         ids = pieces.ids
+        if self._never_ends(draft, pieces):
+            ids = [*ids, self._tokenizer.eos_token_id]
         targets = np.full(len(ids), draft.everything, dtype=np.bool_)
         for mark in draft.marks:
             begin, end = pieces.span(mark.begin, mark.end)
-            if mark.kind == "turn" and mark.target:
-                end = self._turn_end(ids, begin, end)
-            elif mark.kind == "block" and end < len(ids):
-                ended = ids[end - 1] in self._specials
-                end += not ended and ids[end] in self._specials
+            if mark.target and mark.kind != "content":
+                ended = self._turn_end(draft.text, mark, pieces)
+                if ended and mark.kind == "turn":
+                    end = ended
+                elif not ended and ids[end : end + 1] and ids[end] in self._specials:
+                    end += 1  # what ends the turn may stand after it, as the next one's beginning
             targets[begin:end] = mark.target
         targets[:1] = False  # nothing comes before the first token that could predict it
         if not targets.any():
@@ -282,9 +286,8 @@ class ChatEncoder:
             begins.add(draft.prompt)
         sound = all(self._borders.holds(draft.text, pieces, begin) for begin in begins)
         for mark in turns if sound else ():
-            begin, end = pieces.at(mark.begin), pieces.at(mark.end)
-            ended = any(token in self._specials for token in pieces.ids[begin:end])
-            sound = sound and (ended or not pieces.splits(mark.end))
+            ended = self._turn_end(draft.text, mark, pieces)
+            sound = sound and (bool(ended) or not pieces.splits(mark.end))
         return [] if sound else sorted(begins | {mark.end for mark in turns})
 
     def _piecewise(self, text: str, cuts: list[int]) -> Pieces:
@@ -304,12 +307,29 @@ class ChatEncoder:
             parts.append((begin, encoding))
         return Pieces(parts)
 
-    def _turn_end(self, ids: list[int], begin: int, end: int) -> int:
-        """One past the turn's last special token: what the template adds after it is not spoken."""
-        for at in range(end - 1, begin - 1, -1):
-            if ids[at] in self._specials:
-                return at + 1
-        return end
+    def _turn_end(self, text: str, mark: Mark, pieces: Pieces) -> int:
+        """One past the special token that ends the turn; 0 if none does.
+
+        White space that the template adds after it is not spoken.
+        """
+        begin, end = pieces.at(mark.begin), pieces.at(mark.end)
+        for token in range(end - 1, begin - 1, -1):
+            if pieces.ids[token] in self._specials:
+                return token + 1
+            if text[pieces.begins(token) : mark.end].strip():
+                break
+        return 0
+
+    def _never_ends(self, draft: Draft, pieces: Pieces) -> bool:
+        """Whether the text ends with a turn that no token ends: nothing would teach it to stop."""
+        last = draft.marks[-1] if draft.marks else None
+        return (
+            last is not None
+            and last.target
+            and last.kind != "content"
+            and last.end == len(draft.text)
+            and not self._turn_end(draft.text, last, pieces)
+        )
 
     def _plain(self, ids: list[int]) -> list[Encoded]:
         """Plain text with an end-of-sequence token, cut where it exceeds max_length."""
@@ -354,7 +374,8 @@ def _turn(rendering: Rendering, i: int) -> tuple[int, int]:
             "the chat template is not prefix-stable: what it makes of the messages before "
             f"message {i + 1} (assistant), with its generation prompt, is not how that turn "
             "begins, so the assistant's tokens can't be told apart. Mark them in the template with "
-            "{% generation %}, or set data.chat_template to another one"
+            "{% generation %}, set data.chat_template to another one, or, if only the prompt opens "
+            'a thought, give the row "chat_template_kwargs": {"enable_thinking": false}'
         )
     return len(before), len(through)
 
@@ -375,13 +396,13 @@ def _content(rendering: Rendering, i: int, target: bool = True) -> Mark:
     return Mark(begin, end, "content", target)
 
 
-def _turn_by_turn(rendering: Rendering, wanted: list[bool]) -> list[Draft]:
-    """Each assistant turn as a sample of its own, for a template that rewrites earlier turns."""
+def _turn_by_turn(rendering: Rendering, wanted: list[bool], rewritten: int) -> list[Draft]:
+    """Each assistant turn as a sample of its own, for a template that rewrites an earlier one."""
     drafts: list[Draft] = []
     for i in (i for i, target in enumerate(wanted) if target):
         message: Message = rendering.messages[i]
         if message["role"] != "assistant":
-            raise TemplateError(_unstable(i))
+            raise TemplateError(_unstable(rewritten))
         begin, end = _turn(rendering, i)
         mark = Mark(begin, end, "turn")
         drafts.append(Draft(rendering.through(i), [mark], begin, message.get("content")))
