@@ -87,6 +87,8 @@ class Evaluator:
     ) -> Evaluation:
         """Token loss on all of `samples`; exact match on the first `generate` of them.
 
+        Samples without a last assistant turn have nothing to be generated, and are left out of it.
+
         On a general set at step 0 the loss may come from what an earlier run kept; after it,
         `scores` has its `change` since step 0 where that is known.
 
@@ -97,15 +99,15 @@ class Evaluator:
         began = time.monotonic()
         scores: dict[str, float] = {}
         match = None
-        generate = min(generate, len(samples))
+        asked = [i for i in range(min(generate, len(samples))) if samples.prompts[i] > 0]
         with self._evaluating():
             loss, tokens = self._base_loss(samples, split, step) or self._token_loss(
                 samples, control
             )
-            if generate:
+            if asked:
                 extractor = Extractor(extract or Extract(), f"/data/{split}")
                 match = self._exact_match(
-                    samples, generate, max_new_tokens, extractor, control, (split, name, step)
+                    samples, asked, max_new_tokens, extractor, control, (split, name, step)
                 )
         if split == "general":
             scores = self._retention(samples, step, loss, tokens)
@@ -117,7 +119,7 @@ class Evaluator:
             loss=finite(loss),
             tokens=tokens,
             exact_match=match,
-            generated=generate,
+            generated=len(asked),
             seconds=time.monotonic() - began,
             scores=scores,
         )
@@ -239,16 +241,16 @@ class Evaluator:
     def _exact_match(
         self,
         samples: TokenSet,
-        count: int,
+        asked: list[int],
         max_new_tokens: int,
         extractor: Extractor,
         control: Control | None,
         label: tuple[str, str, int],
     ) -> float:
-        """Fraction of the first `count` samples whose greedy answer agrees with the reference."""
+        """Fraction of the samples `asked` whose greedy answer agrees with the reference."""
         model = self._loss.model
         stops = stop_tokens(model, self._tokenizer)
-        order = sorted(range(count), key=lambda i: (-int(samples.prompts[i]), i))
+        order = sorted(asked, key=lambda i: (-int(samples.prompts[i]), i))
         mine = order[engine.rank() :: engine.world_size()]
         widths = [int(samples.prompts[i]) + max_new_tokens for i in mine]
         right = 0
@@ -285,7 +287,7 @@ class Evaluator:
             in_step(batches(mine, widths, self._cap * GENERATION_CAP), answer, control)
         (right_everywhere,) = engine.sum_over_ranks(right)
         self._write_answers(kept, *label)
-        return right_everywhere / count
+        return right_everywhere / len(asked)
 
     def _write_answers(self, mine: list[dict[str, Any]], split: str, name: str, step: int) -> None:
         answers = [answer for part in engine.gather(mine) for answer in part]

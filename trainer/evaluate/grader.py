@@ -168,21 +168,26 @@ class Grader:
                 {"role": "assistant", "content": reply or "(no reply)"},
                 {"role": "user", "content": _REMINDER},
             ]
-        return replace(wanted, text=reply, error="the judge's reply has no rating")
+        what = "the judge's reply has no rating" if reply else "the judge's reply is empty or junk"
+        return replace(wanted, text=reply, error=what)
 
     def _reply(self, messages: list[dict[str, str]]) -> str:
+        """What the judge says; "" if that is no chat completion."""
         create: Any = self._client.chat.completions.create
+        options = self._options
         try:
-            reply = create(model=self._settings.model, messages=messages, **self._options)
+            reply = create(model=self._settings.model, messages=messages, **options)
         except openai.BadRequestError as error:
-            if not self._options or "temperature" not in str(error):
+            if not options or "temperature" not in str(error):
                 raise
             self._options = {}  # some models have a fixed one and refuse the field
             reply = create(model=self._settings.model, messages=messages)
+        except ValueError:
+            return ""  # not even JSON, such as a gateway's error page
         try:
             return reply.choices[0].message.content or ""
         except (AttributeError, IndexError, TypeError):
-            return ""  # not a chat completion: treated as a reply without a rating
+            return ""
 
 
 def prompt(wanted: Judgment) -> str:

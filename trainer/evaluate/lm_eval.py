@@ -76,7 +76,7 @@ def run_tasks(
     """
     began = time.monotonic()
     with _random_state_kept(), _quiet(), _polled(control):
-        tasks = _load(settings, control)
+        tasks = _loaded_by_all(settings, control)
         wrapped = HarnessModel(model, tokenizer, cap=cap, control=control)
         try:
             results: Any = lm_eval.evaluator.evaluate(
@@ -132,24 +132,20 @@ def scores(values: dict[str, Any]) -> dict[str, float]:
 # --- loading ------------------------------------------------------------------------------------
 
 
-def _load(settings: LmEval, control: Control | None) -> Any:
-    """The tasks with their data. Rank 0 downloads first; the others find it in the cache."""
+def load_tasks(settings: LmEval) -> Any:
+    """The tasks with their data, as the harness's `evaluate` takes them.
 
-    def load() -> Any:
-        manager = _manager(settings.include_path)
-        names = list(settings.tasks)
-        try:
-            return manager.load(names)
-        except Exception as error:
-            raise ConfigError(
-                f"lm_eval: {', '.join(names)} can't be loaded: {type(error).__name__}: {error}",
-                "/lm_eval/tasks",
-            ) from error
-
-    first = engine.rank() == 0
-    before = meanwhile(load if first else None, control)
-    after = meanwhile(None if first else load, control)
-    tasks: Any = before if first else after
+    Raises:
+        ConfigError: one can't be loaded.
+    """
+    names = list(settings.tasks)
+    try:
+        tasks: Any = _manager(settings.include_path).load(names)
+    except Exception as error:
+        raise ConfigError(
+            f"lm_eval: {', '.join(names)} can't be loaded: {type(error).__name__}: {error}",
+            "/lm_eval/tasks",
+        ) from error
     for task in tasks["tasks"].values():
         own = task.get_config("num_fewshot")
         # 0 in a task file means that the task is made for it, as in the harness itself.
@@ -159,6 +155,18 @@ def _load(settings: LmEval, control: Control | None) -> Any:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     return tasks
+
+
+def _loaded_by_all(settings: LmEval, control: Control | None) -> Any:
+    """Rank 0 downloads first; the others find the data in the cache."""
+    first = engine.rank() == 0
+
+    def load() -> Any:
+        return load_tasks(settings)
+
+    before = meanwhile(load if first else None, control)
+    after = meanwhile(None if first else load, control)
+    return before if first else after
 
 
 def _manager(include_path: str | None) -> TaskManager:

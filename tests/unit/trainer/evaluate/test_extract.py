@@ -172,9 +172,10 @@ def test_a_catastrophic_pattern_ends_and_is_refused_when_it_goes_on(
     slow = regex(r"^(a|aa)+$")
     assert slow("a" * 60 + "!") is None
     assert slow("aaa") == "a"
+    assert slow("a" * 60 + "!") is None
+    assert slow("a" * 60 + "!") is None
     with pytest.raises(ConfigError, match=r"\(a\|aa\)\+\$.*more than 0.02 s") as error:
-        for _ in range(3):
-            slow("a" * 60 + "!")
+        slow("a" * 60 + "!")
     assert error.value.pointer == "/data/eval/0/extract"
 
 
