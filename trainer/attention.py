@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -234,6 +233,8 @@ def _varlen(
     query, key, value = rows
     longest = segments.max_length
     left = window - 1 if window is not None and window < longest else -1
+    from torch.nn.attention.varlen import varlen_attn  # loads the compiler: seconds, on GPUs only
+
     merged = varlen_attn(
         query,
         key,
