@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from api import errors
 from api.dashboard import HERE, dashboard
 from api.guard import LOOPBACK, Guard
-from api.routers import health, sweeps, trials
+from api.routers import health, recipes, sweeps, trials
 from api.services import Services
 from api.tokens import ensure_token
 from orchestrator.preflight import Preflight, preflight
@@ -71,7 +71,7 @@ def create_app(
         prefix="/v1",
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
     )
-    for router in (health.router, sweeps.router, trials.router):
+    for router in (health.router, recipes.router, sweeps.router, trials.router):
         v1.include_router(router)
     app.include_router(v1)
     app.include_router(dashboard(static))

@@ -31,6 +31,7 @@ from winnow.types import (
     Metrics,
     Page,
     Problem,
+    Recipe,
     Sweep,
     Trial,
 )
@@ -154,6 +155,10 @@ class Client:
     def events(self, sweep_id: str, after: int = 0) -> list[Event]:
         """What happened to a sweep since the event `after`, in order."""
         return list(self._pages(Event, f"/v1/sweeps/{sweep_id}/events", {"after": after}))
+
+    def recipes(self) -> list[Recipe]:
+        """The recipes that a sweep can start from, with every field that they set."""
+        return list(self._pages(Recipe, "/v1/recipes"))
 
     def best(self, sweep_id: str) -> Trial:
         """The best finished trial. Raises WinnowError if none has finished."""

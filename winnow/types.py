@@ -202,6 +202,15 @@ class Event(Model):
     created_at: datetime
 
 
+class Recipe(Model):
+    """A named set of values for `training`. `defaults` are those of the fields that it leaves
+    alone."""
+
+    name: str
+    fields: dict[str, Any]
+    defaults: dict[str, Any] = {}
+
+
 class FieldError(Model):
     """One thing wrong with the input. `pointer` is a JSON pointer into it (RFC 6901)."""
 

@@ -320,8 +320,8 @@ def test_the_winner_is_the_best_by_whatever_the_objective_is(
     assert sweep.state is SweepState.COMPLETED
     best = store.get_trial(sweep.summary.best_trial or "")
     assert best.params["learning_rate"] == 1e-2
-    finished = [t for t in store.list_trials(sweep_id).items if t.value is not None]
-    values = [t.value for t in finished if t.kind == "search"]
+    trials = [t for t in store.list_trials(sweep_id).items if t.kind == "search"]
+    values = [t.value for t in trials if t.value is not None]
     assert best.value == (min if mode == "min" else max)(values)
 
 
@@ -332,9 +332,14 @@ def test_benchmarks_and_retention_are_shown_before_and_after(store: Store, start
     for before_or_after in (summary.baseline, summary.winner):
         assert set(before_or_after) == {"eval", "test", "general", "lm_eval", "judge"}
         assert set(before_or_after["lm_eval"].scores) == {"arc/acc", "mmlu/acc"}
-    assert summary.winner["general"].loss < summary.baseline["general"].loss
+    before, after = summary.baseline["general"].loss, summary.winner["general"].loss
+    assert before is not None
+    assert after is not None
+    assert after < before
     assert summary.winner["judge"].scores["mt_bench/score"] > 8
-    points = {(p.split, p.dataset): p for p in store.evaluations(sweep_id, [summary.best_trial])}
+    points = {
+        (p.split, p.dataset): p for p in store.evaluations(sweep_id, [str(summary.best_trial)])
+    }
     assert points["lm_eval", "arc"].scores["acc"] > 0.5
     assert points["lm_eval", "arc"].loss is None
 

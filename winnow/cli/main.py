@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from winnow import __version__
+from winnow.cli.models import app as model_app
+from winnow.cli.recipes import app as recipes_app
 from winnow.cli.tables import decisions_table, sweeps_table, trials_table
 from winnow.client import Client
 from winnow.errors import ApiError, DocumentError, WinnowError
@@ -198,6 +200,10 @@ def cancel(sweep: SweepId) -> None:
         found = client.cancel(sweep)
     verb = "is canceled" if found.state.ended else "will be canceled"
     out.print(f"sweep {found.id} {verb}", highlight=False)
+
+
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(model_app, name="model")
 
 
 @app.command()

@@ -40,7 +40,7 @@ def test_each_form_says_where_to_look_and_which_way_is_better(
             "lm_eval/acc",
             "lm_eval//acc",
             "judge/",
-            "judge/mt_bench/score",
+            "judge/x/score",
             "EVAL/loss",
         ),
     ],

@@ -1,0 +1,23 @@
+"""The recipes that a sweep can start from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from orchestrator import recipes
+from winnow.types import Page, Recipe
+
+router = APIRouter(prefix="/recipes", tags=["recipes"])
+
+
+@router.get("")
+def list_recipes() -> Page[Recipe]:
+    """All recipes, with every field that they set."""
+    return Page[Recipe](items=recipes.known())
+
+
+@router.get("/{name}")
+def get_recipe(name: Annotated[str, Path(pattern=r"^[a-z0-9+-]{1,32}$")]) -> Recipe:
+    return recipes.get(name)
