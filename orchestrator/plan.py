@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from trainer import config as trainer
 from trainer.config import DataConfig, TrainConfig
+from trainer.curriculum import DIFFICULTY_REPLAY
 from trainer.recipes import recipe
 from winnow.spec import Choice, Fixed, IntUniform, LogUniform, Space, SweepSpec, Uniform
 
@@ -176,23 +177,25 @@ def _sets(files: tuple[Any, ...]) -> tuple[trainer.EvalSet, ...]:
 
 
 def _epoch_samples(data: DataConfig, facts: Mapping[str, Any]) -> float:
-    """Samples of one epoch of every stage; see `trainer.curriculum`."""
-    counts = facts.get("train_sets")
-    if not isinstance(counts, list) or len(counts) != len(data.train):
-        counts = [float(facts.get("train_samples") or 0) / len(data.train)] * len(data.train)
-    sizes = [n * entry.weight for n, entry in zip(counts, data.train, strict=True)]
-    whole = sum(sizes)
+    """Samples of one epoch of every stage, as `trainer.curriculum` makes them.
+
+    How many samples are short is not known here; `difficulty` is taken by its percentile.
+    """
+    sizes = facts.get("train_sets")
+    if not isinstance(sizes, list) or len(sizes) != len(data.train):
+        sizes = [int(facts.get("train_samples") or 0) / len(data.train)] * len(data.train)
+    weighted = [size * entry.weight for size, entry in zip(sizes, data.train, strict=True)]
+    whole = sum(weighted)
     if data.strategy == "difficulty":
-        replay = 0.01 if data.replay is None else data.replay
+        replay = DIFFICULTY_REPLAY if data.replay is None else data.replay
         return whole * (1 + replay * data.difficulty_percentile / 100)
     if data.strategy == "phased" and data.replay:
         phases = data.phase_order or sorted({entry.phase for entry in data.train})
         earlier = 0.0
         for phase in phases:
             whole += data.replay * earlier
-            earlier += sum(
-                size for size, entry in zip(sizes, data.train, strict=True) if entry.phase == phase
-            )
+            of_phase = [w for w, e in zip(weighted, data.train, strict=True) if e.phase == phase]
+            earlier += sum(of_phase)
     return whole
 
 

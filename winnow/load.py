@@ -25,14 +25,14 @@ MAX_DEPTH = 24
 MAX_NODES = 50_000
 """Largest number of values in a document after its aliases are expanded."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-DATA_FILE = re.compile(r".*\.(jsonl?|parquet|csv|txt|arrow)(\.(gz|zst|bz2|xz))?", re.IGNORECASE)
+DATA_FILE = re.compile(r".*\.(jsonl|json|parquet|csv|txt|gz|zst|zip)")
 SETS = ("train", "eval", "test", "general")
 """The lists of data sets in a sweep's `data`."""
 
 
 def is_hub_data(path: str) -> bool:
     """Whether `path` names a data set of the hub: it has the form of an id, not of a file."""
-    return bool(HUB_ID.fullmatch(path)) and not DATA_FILE.fullmatch(path)
+    return bool(HUB_ID.fullmatch(path)) and not DATA_FILE.fullmatch(path) and ".." not in path
 
 
 def load_sweep_file(path: str | Path) -> dict[str, Any]:
