@@ -38,7 +38,7 @@ Plan = list[list[list[int]]]
 QUADRATIC_TOKENS = 16_384
 """Length at which attention's quadratic term costs as much as the linear rest, roughly.
 `quadratic_crossover` gives it for a model."""
-MICRO_BATCH_TOKENS = 256
+MICRO_BATCH_TOKENS = 64
 """What starting one more micro-batch costs, in tokens: padded rectangles weigh it against padding.
 """
 
@@ -219,9 +219,9 @@ def spread(costs: Sequence[float], ranks: int) -> list[list[int]]:
     order = sorted(range(len(costs)), key=lambda i: -costs[i])
     falling = [float(costs[i]) for i in order]
     nothing = [0] * len(order)
-    where = [0] * len(order)
-    kernels.longest_first(falling, nothing, [0.0] * ranks, kernels.UNLIMITED, where)
-    kernels.refine(falling, nothing, list(range(len(order))), ranks, kernels.UNLIMITED, where)
+    where = [-1] * len(order)
+    kernels.longest_first(falling, nothing, ranks, kernels.UNLIMITED, kernels.ENDLESS, 0, where)
+    kernels.refine(falling, nothing, list(range(len(order))), [kernels.UNLIMITED] * ranks, where)
     result: list[list[int]] = [[] for _ in range(ranks)]
     for i, rank in zip(order, where, strict=True):
         result[rank].append(i)

@@ -25,10 +25,14 @@ TOLERANCE = 1e-3
 """Refinement ends when the heaviest bin is this close to the mean."""
 TRIES = 6
 """How many of the lightest bins are tried for an exchange with the heaviest."""
-PASSES = 64
-"""Most exchanges of one refinement: its time is bounded."""
-HALVINGS = 18
+PASSES = 4
+"""Most exchanges of one refinement, times the number of bins: its time is bounded."""
+HALVINGS = 12
 """Of the interval in which the level of padded micro-batches is searched."""
+WORTH = 0.01
+"""Share of a step's time that is given for micro-batches as few as they can be."""
+ENDLESS = 1e300
+"""A cost that nothing reaches."""
 
 
 # --- the plan of one step ---------------------------------------------------------------------
@@ -39,16 +43,71 @@ def plan_free(
 ) -> None:
     """Each rank as many micro-batches as it needs: balanced cost, then best fit decreasing.
 
-    Within a rank the dearest micro-batch comes first.
+    If that takes more micro-batches than lockstep would, another way is tried: as many as lockstep
+    has, equally full, are given to ranks by cost, and then samples exchanged as far as they have
+    room. Within a rank the dearest micro-batch comes first.
     """
     count = len(sizes)
-    longest_first(costs, sizes, floats(ranks), UNLIMITED, rank)
-    refine(costs, sizes, numbered(count), ranks, UNLIMITED, rank)
+    every = numbered(count)
+    rooms = integers(ranks)
+    for r in range(ranks):
+        rooms[r] = UNLIMITED
+    for i in range(count):
+        rank[i] = -1
+    longest_first(costs, sizes, ranks, UNLIMITED, ENDLESS, 0, rank)
+    refine(costs, sizes, every, rooms, rank)
+    bins = fill_ranks(sizes, costs, ranks, cap, rank, micro)
+    fewest = ranks * fewest_steps(sizes, ranks, cap)
+    if bins <= fewest:
+        return
+    where = integers(count)
+    tokens = floats(count)
+    for i in range(count):
+        where[i] = -1
+        tokens[i] = 1.0 * sizes[i]
+    if not longest_first(tokens, sizes, fewest, cap, ENDLESS, 0, where):
+        return
+    load = floats(fewest)
+    for i in range(count):
+        load[where[i]] += costs[i]
+    place = heaviest_first(load)
+    falling = floats(fewest)
+    for b in range(fewest):
+        falling[place[b]] = load[b]
+    nothing = integers(fewest)
+    owner = integers(fewest)
+    for b in range(fewest):
+        owner[b] = -1
+    longest_first(falling, nothing, ranks, UNLIMITED, ENDLESS, 0, owner)
+    refine(falling, nothing, numbered(fewest), rooms, owner)
+    for r in range(ranks):
+        rooms[r] = 0
+    for b in range(fewest):
+        rooms[owner[b]] += cap
+    other = integers(count)
+    for i in range(count):
+        other[i] = owner[place[where[i]]]
+    refine(costs, sizes, every, rooms, other)
+    number = integers(count)
+    if fill_ranks(sizes, costs, ranks, cap, other, number) < bins and heaviest(
+        costs, other, ranks
+    ) <= heaviest(costs, rank, ranks) * (1.0 + WORTH):
+        for i in range(count):
+            rank[i] = other[i]
+            micro[i] = number[i]
+
+
+def fill_ranks(
+    sizes: Integers, costs: Floats, ranks: int, cap: int, rank: Integers, micro: Integers
+) -> int:
+    """Best fit decreasing on each rank. Returns the number of micro-batches of all ranks."""
+    count = len(sizes)
     starts = integers(ranks + 1)
     items = integers(count)
     by_bin(rank, starts, items)
     part = integers(count)
     where = integers(count)
+    total = 0
     for r in range(ranks):
         first = starts[r]
         mine = starts[r + 1] - first
@@ -61,6 +120,8 @@ def plan_free(
         place = heaviest_first(load)
         for j in range(mine):
             micro[items[first + j]] = place[where[j]]
+        total += bins
+    return total
 
 
 def plan_lockstep(
@@ -68,23 +129,26 @@ def plan_lockstep(
 ) -> None:
     """Equally many micro-batches on every rank, and as few as the cap allows.
 
-    All are packed jointly to equal cost. Where single samples cost more than that, the dearest
-    share a micro-step, and the ranks beside them are given more. So the ranks of a micro-step cost
-    about the same; the dearest micro-step comes first.
+    They are packed jointly to equal cost, and those that cost alike share a micro-step. A sample
+    that costs more than its share alone sets the time of its micro-step: the other ranks are given
+    the dearest samples that fit beside it, and the other micro-steps have less to do. The dearest
+    micro-step comes first.
     """
     count = len(sizes)
-    tokens = 0
-    for i in range(count):
-        tokens += min(sizes[i], cap)
-    steps = max(1, -(-tokens // (ranks * cap)))
+    steps = fewest_steps(sizes, ranks, cap)
     where = integers(count)
-    while True:
-        targets = levels(sizes, costs, ranks, steps, cap)
-        if longest_first(costs, sizes, targets, cap, where):
-            break
-        if best_fit(sizes, cap, where) <= steps * ranks:
-            break
-        steps += 1
+    filled = False
+    while not filled:
+        share = 1.0
+        while not filled and share < 10.0:
+            filled = fill_steps(sizes, costs, ranks, cap, steps, share, where)
+            share *= 1.25
+        if not filled:
+            filled = fill_steps(sizes, costs, ranks, cap, steps, ENDLESS, where)
+        if not filled:
+            filled = best_fit(sizes, cap, where) <= steps * ranks
+        if not filled:
+            steps += 1
     load = floats(steps * ranks)
     for i in range(count):
         load[where[i]] += costs[i]
@@ -93,11 +157,60 @@ def plan_lockstep(
         position = place[where[i]]
         micro[i] = position // ranks
         rank[i] = position % ranks
+    rooms = integers(ranks)
+    for r in range(ranks):
+        rooms[r] = cap
     starts = integers(steps + 1)
     items = integers(count)
     by_bin(micro, starts, items)
     for k in range(steps):
-        refine(costs, sizes, items[starts[k] : starts[k + 1]], ranks, cap, rank)
+        refine(costs, sizes, items[starts[k] : starts[k + 1]], rooms, rank)
+
+
+def fill_steps(
+    sizes: Integers, costs: Floats, ranks: int, cap: int, steps: int, share: float, where: Integers
+) -> bool:
+    """Pack `steps` micro-steps for `plan_lockstep`; False if the samples don't fit so.
+
+    A sample sets its micro-step's time if it costs more than `share` times the mean of a bin.
+    """
+    left = 0.0
+    for i in range(len(costs)):
+        where[i] = -1
+        left += costs[i]
+    first = 0  # the dearest sample that has no place yet
+    for k in range(steps):
+        while first < len(costs) and where[first] >= 0:
+            first += 1
+        if first == len(costs):
+            return True
+        bins = ranks * (steps - k)
+        if k == steps - 1 or costs[first] * bins <= left * share:
+            return longest_first(costs, sizes, bins, cap, ENDLESS, k * ranks, where)
+        longest_first(costs, sizes, ranks, cap, costs[first], k * ranks, where)
+        left = 0.0
+        for i in range(len(costs)):
+            if where[i] < 0:
+                left += costs[i]
+    return True
+
+
+def fewest_steps(sizes: Integers, ranks: int, cap: int) -> int:
+    """Micro-steps that the samples' tokens need at least."""
+    tokens = 0
+    for i in range(len(sizes)):
+        tokens += min(sizes[i], cap)
+    return max(1, -(-tokens // (ranks * cap)))
+
+
+def heaviest(costs: Floats, where: Integers, bins: int) -> float:
+    """Load of the heaviest bin."""
+    load = floats(bins)
+    most = 0.0
+    for i in range(len(costs)):
+        load[where[i]] += costs[i]
+        most = max(most, load[where[i]])
+    return most
 
 
 def plan_padded(
@@ -117,112 +230,99 @@ def plan_padded(
     its rectangle.
     """
     group = ranks if lockstep else 1
-    least = -(-cuts_at(sizes, costs, 1, cap, 1e300, UNLIMITED) // ranks)
-    best = 1e300
-    chosen = 0
-    for steps in range(least, 2 * least + 3):
+    starts = integers(len(sizes) + 1)
+    chosen = integers(len(sizes) + 1)
+    best = ENDLESS
+    worse = 0
+    steps = -(-cuts_at(sizes, costs, 1, cap, ENDLESS, UNLIMITED) // ranks)
+    while worse < 2:
+        worse += 1
         level = level_for(sizes, costs, group, cap, steps * ranks)
-        if level < 0.0:
-            continue
-        starts = cut(sizes, costs, group, cap, level, steps * ranks)
-        took = spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro)
-        if took < best:
-            best = took
-            chosen = steps
-        elif steps > chosen + 1:
-            break
-    level = level_for(sizes, costs, group, cap, chosen * ranks)
-    starts = cut(sizes, costs, group, cap, level, chosen * ranks)
-    spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro)
+        if level >= 0.0:
+            if lockstep:
+                cut(sizes, costs, group, cap, level, starts)
+            else:
+                cheapest_cuts(sizes, costs, cap, level, overhead, starts)
+            took = spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro)
+            if took < best:
+                best = took
+                worse = 0
+                for b in range(len(starts)):
+                    chosen[b] = starts[b]
+        steps += 1
+    if not lockstep:
+        cheapest_cuts(sizes, costs, cap, ENDLESS, overhead, starts)
+        if spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro) < best:
+            return
+    spread_cuts(chosen, costs, ranks, lockstep, overhead, rank, micro)
 
 
 # --- balance ----------------------------------------------------------------------------------
 
 
 def longest_first(
-    costs: Floats, sizes: Integers, targets: Floats, cap: int, where: Integers
+    costs: Floats, sizes: Integers, bins: int, cap: int, limit: float, first: int, where: Integers
 ) -> bool:
-    """LPT: the dearest remaining sample goes to the bin that is furthest below its target.
+    """LPT: the dearest sample without a place (-1) goes to the least loaded bin with room for it.
 
-    With equal targets that is the least loaded one. A bin must have room for it; a sample above
-    the cap takes an empty bin. False if a sample finds none.
+    The bins, empty at the start, are `first` to `first + bins`. None gets more than `cap` tokens,
+    unless by a single sample, nor more cost than `limit`. False if a sample is left over.
     """
-    bins = len(targets)
     load = floats(bins)
     room = integers(bins)
-    heap = numbered(bins)
     for b in range(bins):
-        load[b] = -targets[b]
         room[b] = cap
-    for at in range(bins // 2, -1, -1):
-        sift(heap, load, at, bins)
-    open_bins = bins  # the others, at the heap's end, lack room for now: samples only get shorter
-    most = -1  # room of the roomiest of those
+    heap = numbered(bins)  # by load; those without room for the present sample are set aside
+    inside = bins
+    aside = integers(bins)  # by room, for samples only get shorter
+    lack = floats(bins)
+    outside = 0
+    complete = True
     for i in range(len(costs)):
+        if where[i] >= 0:
+            continue
         size = sizes[i]
-        if most >= size:
-            open_bins = bins
-            most = -1
-            for at in range(bins // 2, -1, -1):
-                sift(heap, load, at, bins)
-        while open_bins > 0:
+        while outside > 0 and room[aside[0]] >= size:
+            heap[inside] = aside[0]
+            inside += 1
+            rise(heap, load, inside - 1)
+            outside -= 1
+            aside[0] = aside[outside]
+            sift(aside, lack, 0, outside)
+        while inside > 0 and room[heap[0]] < size and room[heap[0]] < cap:
             b = heap[0]
-            if room[b] >= size or room[b] == cap:
-                break
-            most = max(most, room[b])
-            open_bins -= 1
-            heap[0] = heap[open_bins]
-            heap[open_bins] = b
-            sift(heap, load, 0, open_bins)
-        if open_bins == 0:
-            return False
+            inside -= 1
+            heap[0] = heap[inside]
+            sift(heap, load, 0, inside)
+            lack[b] = -1.0 * room[b]
+            aside[outside] = b
+            outside += 1
+            rise(aside, lack, outside - 1)
+        if inside == 0 or load[heap[0]] + costs[i] > limit:
+            complete = False
+            continue
         b = heap[0]
-        where[i] = b
+        where[i] = first + b
         load[b] += costs[i]
         room[b] -= size
-        sift(heap, load, 0, open_bins)
-    return True
-
-
-def levels(sizes: Integers, costs: Floats, ranks: int, steps: int, cap: int) -> Floats:
-    """What each of `steps` x `ranks` bins should cost, for the least sum of micro-steps' maxima.
-
-    The mean, unless a sample alone costs more: then the bins beside it may cost as much, as far as
-    the cap lets them, and the other micro-steps have less to do.
-    """
-    left = 0.0
-    for i in range(len(costs)):
-        left += costs[i]
-    targets = floats(steps * ranks)
-    for k in range(steps):
-        level = max(0.0, left / (ranks * (steps - k)))
-        first = k * ranks
-        pinned = first < len(costs) and costs[first] > level > 0.0
-        for b in range(first, first + ranks):
-            target = level
-            if pinned:
-                most = 1.0 * cap
-                if b < len(costs):
-                    most = costs[b] + max(0, cap - sizes[b])
-                target = min(costs[first], most)
-            targets[b] = target
-            left -= target
-    return targets
+        sift(heap, load, 0, inside)
+    return complete
 
 
 def refine(
-    costs: Floats, sizes: Integers, items: Integers, bins: int, cap: int, where: Integers
+    costs: Floats, sizes: Integers, items: Integers, rooms: Integers, where: Integers
 ) -> None:
-    """Lower the heaviest of `bins` bins by exchanges with the lightest; its load never rises.
+    """Lower the heaviest bin by exchanges with the lightest; the heaviest load never rises.
 
-    `items` are the samples in them, longest first.
+    `items` are the samples in the bins, longest first; `rooms` the most tokens that each takes.
     """
+    bins = len(rooms)
     load = floats(bins)
     room = integers(bins)
     held = integers(bins)
     total = 0.0
     for b in range(bins):
-        room[b] = cap
+        room[b] = rooms[b]
     for i in items:
         b = where[i]
         load[b] += costs[i]
@@ -232,7 +332,7 @@ def refine(
     goal = total / bins * (1.0 + TOLERANCE)
     mine = integers(len(items))
     theirs = integers(len(items))
-    for _ in range(PASSES):
+    for _ in range(PASSES * bins):
         a = 0
         for b in range(1, bins):
             if load[b] > load[a]:
@@ -374,22 +474,63 @@ def best_fit(sizes: Integers, cap: int, where: Integers) -> int:
 # --- padded rectangles ------------------------------------------------------------------------
 
 
-def cut(sizes: Integers, costs: Floats, group: int, cap: int, level: float, bins: int) -> Integers:
+def cut(
+    sizes: Integers, costs: Floats, group: int, cap: int, level: float, starts: Integers
+) -> None:
     """Where rectangles start: each as many samples as fit into the cap and cost at most `level`.
 
-    Where one sample costs more, the rectangles of its group (its micro-step) may cost as much.
-    There are at most `bins`; the starts of those that are not needed are the number of samples.
+    Where one sample costs more, the rectangles of its group (its micro-step) may cost as much. What
+    is left of `starts` is filled with the number of samples.
     """
-    starts = integers(bins + 1)
     i = 0
     limit = level
-    for b in range(bins + 1):
+    for b in range(len(starts)):
         starts[b] = i
         if i < len(sizes):
             if b % group == 0:
                 limit = max(level, costs[i])
             i += rows(sizes, costs, i, cap, limit)
-    return starts
+
+
+def cheapest_cuts(
+    sizes: Integers, costs: Floats, cap: int, level: float, overhead: float, starts: Integers
+) -> None:
+    """Where rectangles start for the least sum of their costs, `overhead` added to each.
+
+    Of those that cost more than `level` there are only single samples.
+    Dynamic programming over the end of the last rectangle. One with more padding than 8 times
+    `overhead` is never worth it up to 1,096 samples: by the larger of the rectangles that could be
+    cut off, it saves a (1 + ln n)th of the padding.
+    """
+    count = len(sizes)
+    least = floats(count + 1)
+    begin = integers(count + 1)
+    for end in range(1, count + 1):
+        best = ENDLESS
+        inside = 0.0
+        for i in range(end - 1, -1, -1):
+            height = end - i
+            inside += costs[i]
+            area = height * costs[i]
+            if height > 1 and (
+                height * sizes[i] > cap or area > level or area - inside > 8.0 * overhead
+            ):
+                break
+            if least[i] + area < best:
+                best = least[i] + area
+                begin[end] = i
+        least[end] = best + overhead
+    bins = 0
+    end = count
+    while end > 0:
+        end = begin[end]
+        bins += 1
+    end = count
+    for b in range(bins, len(starts)):
+        starts[b] = count
+    for b in range(bins - 1, -1, -1):
+        end = begin[end]
+        starts[b] = end
 
 
 def cuts_at(sizes: Integers, costs: Floats, group: int, cap: int, level: float, most: int) -> int:
@@ -415,7 +556,7 @@ def rows(sizes: Integers, costs: Floats, i: int, cap: int, limit: float) -> int:
 
 def level_for(sizes: Integers, costs: Floats, group: int, cap: int, bins: int) -> float:
     """The least level at which `bins` rectangles suffice, to 1e-5; -1 if the cap needs more."""
-    if cuts_at(sizes, costs, group, cap, 1e300, bins) > bins:
+    if cuts_at(sizes, costs, group, cap, ENDLESS, bins) > bins:
         return -1.0
     low = 0.0
     for i in range(len(costs)):
@@ -467,8 +608,13 @@ def spread_cuts(
                 took += falling[p]
     else:
         nothing = integers(bins)
-        longest_first(falling, nothing, floats(ranks), UNLIMITED, owner)
-        refine(falling, nothing, numbered(bins), ranks, UNLIMITED, owner)
+        rooms = integers(ranks)
+        for r in range(ranks):
+            rooms[r] = UNLIMITED
+        for p in range(bins):
+            owner[p] = -1
+        longest_first(falling, nothing, ranks, UNLIMITED, ENDLESS, 0, owner)
+        refine(falling, nothing, numbered(bins), rooms, owner)
         held = integers(ranks)
         sums = floats(ranks)
         for p in range(bins):
@@ -501,6 +647,19 @@ def heaviest_first(load: Floats) -> Integers:
         heap[0] = heap[bins - 1 - position]
         sift(heap, negative, 0, bins - 1 - position)
     return place
+
+
+def rise(heap: Integers, load: Floats, at: int) -> None:
+    """Let the bin at place `at` of such a heap rise to where it belongs."""
+    b = heap[at]
+    while at > 0:
+        above = (at - 1) // 2
+        parent = heap[above]
+        if load[parent] < load[b] or (load[parent] == load[b] and parent < b):
+            break
+        heap[at] = parent
+        at = above
+    heap[at] = b
 
 
 def sift(heap: Integers, load: Floats, at: int, size: int) -> None:
@@ -589,18 +748,23 @@ _I, _F, _N, _X, _B = "int64[::1]", "float64[::1]", "int64", "float64", "boolean"
 SIGNATURES = {
     # Each after those that it calls: result, then arguments.
     "sift": ("void", _I, _F, _N, _N),
+    "rise": ("void", _I, _F, _N),
     "heaviest_first": (_I, _F),
+    "heaviest": (_X, _F, _I, _N),
     "by_bin": ("void", _I, _I, _I),
-    "longest_first": (_B, _F, _I, _F, _N, _I),
-    "levels": (_F, _I, _F, _N, _N, _N),
+    "longest_first": (_B, _F, _I, _N, _N, _X, _N, _I),
     "exchange": (_B, _F, _I, _I, _N, _N, _F, _I, _I, _I, _I, _I),
-    "refine": ("void", _F, _I, _I, _N, _N, _I),
+    "refine": ("void", _F, _I, _I, _I, _I),
     "best_fit": (_N, _I, _N, _I),
     "rows": (_N, _I, _F, _N, _N, _X),
-    "cut": (_I, _I, _F, _N, _N, _X, _N),
+    "cut": ("void", _I, _F, _N, _N, _X, _I),
     "cuts_at": (_N, _I, _F, _N, _N, _X, _N),
+    "cheapest_cuts": ("void", _I, _F, _N, _X, _X, _I),
     "level_for": (_X, _I, _F, _N, _N, _N),
     "spread_cuts": (_X, _I, _F, _N, _B, _X, _I, _I),
+    "fewest_steps": (_N, _I, _N, _N),
+    "fill_ranks": (_N, _I, _F, _N, _N, _I, _I),
+    "fill_steps": (_B, _I, _F, _N, _N, _N, _X, _I),
     "plan_free": ("void", _I, _F, _N, _N, _I, _I),
     "plan_lockstep": ("void", _I, _F, _N, _N, _I, _I),
     "plan_padded": ("void", _I, _F, _N, _N, _B, _X, _I, _I),
