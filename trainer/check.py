@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-from trainer import curriculum
+from trainer import curriculum, memory
 from trainer.config import Source, TrainConfig
 from trainer.data import Loader, TokenSet
 from trainer.data.sources import open_source
 from trainer.errors import ModelError, TrainerError
+from trainer.evaluate import tasks
 from trainer.model import check_model, count_parameters, load_tokenizer
 
 T = TypeVar("T")
@@ -59,9 +60,18 @@ class Report:
         self.errors.append(Finding(pointer, message))
 
 
-def check(config: TrainConfig) -> Report:
-    """Check model, tokenizer, data and sizes; every file is looked at, so errors come together."""
+def check(config: TrainConfig, *, ranks: int | None = None) -> Report:
+    """Check model, tokenizer, data, sizes, memory and benchmarks.
+
+    Everything is looked at, so errors come together.
+
+    Args:
+        config: the run.
+        ranks: GPUs that train together, where it is known.
+    """
     report = Report()
+    for pointer, message in tasks.problems(config):
+        report.blame(pointer, message)
     folder = _attempt(report, "/model", lambda: check_model(config.model))
     tokenizer = None
     if folder is not None:
@@ -93,11 +103,14 @@ def check(config: TrainConfig) -> Report:
             counts[name] = len(found)
     report.too_long = dict(loader.too_long)
     _count(report, train)
-    if report.ok:
+    if len(train) == len(config.data.train):
         sizes = [len(samples) for samples in train]
-        for pointer, message in size_problems(
-            config, report.train_samples, report.longest, sets=sizes
-        ):
+        problems = size_problems(config, report.train_samples, report.longest, sets=sizes)
+        if not problems and config.max_samples != 0:
+            problems = memory.problems(
+                config, folder, report.longest, ranks=ranks, parameters=report.parameters
+            )
+        for pointer, message in problems:
             report.blame(pointer, message)
     return report
 

@@ -160,7 +160,7 @@ class Loader:
         too_long = longest = count = 0
         said = time.monotonic()
         with ShardWriter(folder) as writer:
-            for numbers, results in _encoded(rows, self._encoder):
+            for numbers, results in encoded(rows, self._encoder):
                 samples: list[Encoded] = []
                 for number, result in zip(numbers, results, strict=True):
                     if isinstance(result, TemplateError):
@@ -188,7 +188,7 @@ _open_shards: dict[Path, Shard] = {}
 """Shards that this process has mapped already; they never change once they exist."""
 
 
-def _encoded(
+def encoded(
     rows: Rows, encoder: ChatEncoder
 ) -> Iterator[tuple[list[int], list[list[Encoded] | TemplateError]]]:
     """(row numbers, results) of chunk after chunk.
