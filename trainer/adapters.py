@@ -7,6 +7,7 @@ precision; DeepSpeed sees only the adapters as trained weights.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def attach(model: Any, config: TrainConfig) -> Any:
     """
     if config.method == "full":
         return model
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, needed or not
     import peft
 
     targets: str | list[str] = "all-linear"

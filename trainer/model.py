@@ -256,11 +256,16 @@ def four_bit_problem() -> str | None:
     )
 
 
-def compile_layers(model: Any) -> int:
+def compile_layers(model: Any, *, backend: str = "inductor") -> int:
     """Compile each decoder layer of `model` in place; how many there are.
 
     One layer is compiled once and its code serves all layers and all shapes, so the first step
-    takes seconds to a minute longer and the later ones don't.
+    takes seconds to a minute longer and the later ones don't. Call it last: a forward pass in
+    another mode (such as the trials of `supports_packing`) would be compiled too.
+
+    Args:
+        model: a causal language model.
+        backend: of `torch.compile`.
 
     Raises:
         ConfigError: there is no compiler, or no decoder layers are found.
@@ -279,7 +284,7 @@ def compile_layers(model: Any) -> int:
     # Layers differ in nothing that the code depends on; shapes differ from batch to batch.
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     for layer in layers:
-        layer.compile(dynamic=True)
+        layer.compile(dynamic=True, backend=backend)
     return len(layers)
 
 

@@ -24,6 +24,9 @@ from trainer import process_group  # before deepspeed
 
 import deepspeed  # isort: skip
 from deepspeed.runtime.zero import parameter_offload, partition_parameters  # isort: skip
+from deepspeed.runtime.zero.partitioned_param_coordinator import (  # isort: skip
+    PartitionedParameterCoordinator,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +277,11 @@ def clean_up(module: nn.Module) -> None:
     mine = {id(part) for part in module.modules()}
     stack = parameter_offload.FWD_MODULE_STACK
     stack[:] = [part for part in stack if id(part) not in mine]
+    # Caches of methods, hidden under wrappers, hold every module that they were called with.
+    for method in vars(PartitionedParameterCoordinator).values():
+        for cell in getattr(method, "__closure__", None) or ():
+            if hasattr(cell.cell_contents, "cache_clear"):
+                cell.cell_contents.cache_clear()
     original = getattr(
         partition_parameters.InsertPostInitMethodToModuleSubClasses, "linear_bk", None
     )
