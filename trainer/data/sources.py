@@ -212,11 +212,10 @@ class _Hub(_Table):
         else:
             reason = None
         name = "datasets--" + self._source.path.replace("/", "--")
-        kept = Path(constants.HF_HUB_CACHE) / name / "refs" / "main"
-        try:
-            return kept.read_text(encoding="utf-8").strip()
-        except OSError:
+        kept = list((Path(constants.HF_HUB_CACHE) / name / "snapshots").glob("*"))
+        if not kept:
             raise self._unreachable(reason) from reason
+        return max(kept, key=lambda folder: folder.stat().st_mtime_ns).name
 
     def __iter__(self) -> Iterator[Row]:
         data = self._load()

@@ -273,7 +273,7 @@ def test_rows_are_encoded_some_hundreds_at_a_time(tiny_model: Path, tmp_path: Pa
     chunks = [numbers for numbers, _ in encoded(rows, ChatEncoder(load_tokenizer(tiny_model)))]
     assert max(map(len, chunks)) <= 512
     assert [number for numbers in chunks for number in numbers] == list(range(1, 2001))
-    texts = [{"text": "x" * 1_000_000}] * 6
+    texts = [{"text": "What is 1? " * 90_000}] * 6
     rows = open_source(Source(path=str(write_jsonl(tmp_path / "b.jsonl", texts))))
     chunks = [numbers for numbers, _ in encoded(rows, ChatEncoder(load_tokenizer(tiny_model)))]
     assert max(map(len, chunks)) <= 5

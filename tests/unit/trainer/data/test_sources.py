@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from tests.fixtures.hub import COMMIT, serve_dataset
 from tests.fixtures.tiny_model import sums, write_jsonl
 from trainer.config import Source
 from trainer.data.cache import Cache
@@ -181,8 +185,44 @@ def test_a_folders_identity_is_its_files(tmp_path: Path) -> None:
 
 def test_a_hub_data_sets_identity_is_its_commit(tmp_path: Path, hub_of_our_own: Path) -> None:
     """Offline, that of the last fetch; `datasets` need not be imported for it."""
-    refs = hub_of_our_own / "datasets--openai--gsm8k" / "refs"
-    refs.mkdir(parents=True)
-    (refs / "main").write_text("0123abc")
+    snapshots = hub_of_our_own / "datasets--openai--gsm8k" / "snapshots"
+    for commit, time in (("0123abc", 2), ("4567def", 1)):
+        (snapshots / commit).mkdir(parents=True)
+        os.utime(snapshots / commit, (time, time))
     source = open_source(Source(path="openai/gsm8k", subset="main"))
     assert source.identity(Cache(tmp_path)) == "hub:openai/gsm8k:0123abc:main:None"
+
+
+FETCH = """
+import json, sys
+from pathlib import Path
+from trainer.config import Source
+from trainer.data.cache import Cache
+from trainer.data.sources import open_source
+source = open_source(Source(path="some/sums", split="test"))
+identity = source.identity(Cache(Path("unused")))
+print(json.dumps([identity, [row.value for row in source]]))
+"""
+
+
+def test_a_data_set_of_the_hub_is_fetched_once_with_the_users_settings(tmp_path: Path) -> None:
+    """HF_ENDPOINT, HF_TOKEN and HF_HOME are in force; then it is there without the hub."""
+
+    def fetch(**environment: str) -> tuple[str, list[Any]]:
+        done = subprocess.run(
+            [sys.executable, "-c", FETCH],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"HF_HOME": str(tmp_path / "home")} | environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    folder = dataset_folder(tmp_path / "repository")
+    with serve_dataset("some/sums", folder) as (address, asked):
+        online = fetch(HF_ENDPOINT=address, HF_TOKEN="hf_secret", HF_HUB_OFFLINE="0")
+        tokens = {token for path, token in asked if "some/sums" in path}
+    assert online == [f"hub:some/sums:{COMMIT}:None:test", sums(5, seed=2)]
+    assert tokens == {"Bearer hf_secret"}
+    assert fetch(HF_HUB_OFFLINE="1") == online
