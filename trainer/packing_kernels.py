@@ -89,12 +89,15 @@ def plan_free(
         other[i] = owner[place[where[i]]]
     refine(costs, sizes, every, rooms, other)
     number = integers(count)
-    if fill_ranks(sizes, costs, ranks, cap, other, number) < bins and heaviest(
-        costs, other, ranks
-    ) <= heaviest(costs, rank, ranks) * (1.0 + WORTH):
-        for i in range(count):
-            rank[i] = other[i]
-            micro[i] = number[i]
+    most = heaviest(costs, rank, ranks) * (1.0 + WORTH)
+    if fill_ranks(sizes, costs, ranks, cap, other, number) >= bins or (
+        heaviest(costs, other, ranks) > most
+    ):
+        plan_lockstep(sizes, costs, ranks, cap, other, number)
+        if ranks * (largest(number) + 1) >= bins or heaviest(costs, other, ranks) > most:
+            return
+    copy(other, rank)
+    copy(number, micro)
 
 
 def fill_ranks(
@@ -229,31 +232,41 @@ def plan_padded(
     cheapest; the number that takes least time is chosen, a micro-batch costing `overhead` beside
     its rectangle.
     """
-    group = ranks if lockstep else 1
     starts = integers(len(sizes) + 1)
     chosen = integers(len(sizes) + 1)
+    tight = integers(len(sizes) + 1)
     best = ENDLESS
-    worse = 0
-    steps = -(-cuts_at(sizes, costs, 1, cap, ENDLESS, UNLIMITED) // ranks)
-    while worse < 2:
-        worse += 1
-        level = level_for(sizes, costs, group, cap, steps * ranks)
-        if level >= 0.0:
-            if lockstep:
-                cut(sizes, costs, group, cap, level, starts)
-            else:
-                cheapest_cuts(sizes, costs, cap, level, overhead, starts)
-            took = spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro)
-            if took < best:
-                best = took
-                worse = 0
-                for b in range(len(starts)):
-                    chosen[b] = starts[b]
-        steps += 1
+    best_tight = ENDLESS
+    total = 0.0
+    for i in range(len(costs)):
+        total += costs[i]
     if not lockstep:
-        cheapest_cuts(sizes, costs, cap, ENDLESS, overhead, starts)
-        if spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro) < best:
-            return
+        cheapest_cuts(sizes, costs, cap, ENDLESS, overhead, chosen)
+        best = spread_cuts(chosen, costs, ranks, lockstep, overhead, rank, micro)
+    steps = -(-cuts_at(sizes, costs, 1, cap, ENDLESS, UNLIMITED) // ranks)
+    worse = 0
+    while worse < 3 and best > (total + overhead) * (1.0 + TOLERANCE):
+        worse += 1
+        level = level_for(sizes, costs, ranks if lockstep else 1, cap, steps * ranks)
+        steps += 1
+        if level < 0.0:
+            continue
+        if lockstep:
+            cheapest_cuts(sizes, costs, cap, level * 1.02, 8.0 * overhead, starts)
+            took = spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro)
+            if took < best_tight:
+                best_tight = took
+                copy(starts, tight)
+            cut(sizes, costs, ranks, cap, level, starts)
+        else:
+            cheapest_cuts(sizes, costs, cap, level, overhead, starts)
+        took = spread_cuts(starts, costs, ranks, lockstep, overhead, rank, micro)
+        if took < best:
+            best = took
+            worse = 0
+            copy(starts, chosen)
+    if best_tight <= best * (1.0 + WORTH):
+        copy(tight, chosen)
     spread_cuts(chosen, costs, ranks, lockstep, overhead, rank, micro)
 
 
@@ -687,6 +700,18 @@ def sift(heap: Integers, load: Floats, at: int, size: int) -> None:
     heap[at] = b
 
 
+def largest(numbers: Integers) -> int:
+    most = 0
+    for number in numbers:
+        most = max(most, number)
+    return most
+
+
+def copy(source: Integers, target: Integers) -> None:
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
 def by_bin(where: Integers, starts: Integers, items: Integers) -> None:
     """Samples sorted by bin, in order within: `items[starts[b] : starts[b + 1]]` are those of b."""
     bins = len(starts) - 1
@@ -751,6 +776,8 @@ SIGNATURES = {
     "rise": ("void", _I, _F, _N),
     "heaviest_first": (_I, _F),
     "heaviest": (_X, _F, _I, _N),
+    "largest": (_N, _I),
+    "copy": ("void", _I, _I),
     "by_bin": ("void", _I, _I, _I),
     "longest_first": (_B, _F, _I, _N, _N, _X, _N, _I),
     "exchange": (_B, _F, _I, _I, _N, _N, _F, _I, _I, _I, _I, _I),
@@ -765,8 +792,8 @@ SIGNATURES = {
     "fewest_steps": (_N, _I, _N, _N),
     "fill_ranks": (_N, _I, _F, _N, _N, _I, _I),
     "fill_steps": (_B, _I, _F, _N, _N, _N, _X, _I),
-    "plan_free": ("void", _I, _F, _N, _N, _I, _I),
     "plan_lockstep": ("void", _I, _F, _N, _N, _I, _I),
+    "plan_free": ("void", _I, _F, _N, _N, _I, _I),
     "plan_padded": ("void", _I, _F, _N, _N, _B, _X, _I, _I),
     "plan_many": ("void", _I, _F, _I, _N, _N, _B, _B, _X, _I, _I),
 }
