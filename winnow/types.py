@@ -131,6 +131,8 @@ class Sweep(Model):
     state: SweepState
     message: str | None
     spec: dict[str, Any]
+    facts: dict[str, Any] = {}
+    """What the check of data and model found: train_samples, too_long (by file), parameters, …"""
     summary: SweepSummary
     created_at: datetime
     started_at: datetime | None

@@ -13,7 +13,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from winnow.cli.tables import duration, number, parameter, percent, state_text, trials_table
+from winnow.cli.tables import (
+    duration,
+    metric_name,
+    metric_of,
+    metric_value,
+    number,
+    parameter,
+    percent,
+    state_text,
+    trials_table,
+)
 from winnow.cli.view import SweepView, is_verdict
 from winnow.client import Client, Update
 from winnow.types import Event, Trial
@@ -68,7 +78,11 @@ def screen(view: SweepView, height: int) -> RenderableType:
     decisions = [_decision_line(event) for event in view.decisions]
     room = max(3, height - 6 - len(decisions))
     ranked = view.ranked()
-    parts: list[RenderableType] = [_head(view), Text(), trials_table(ranked[:room])]
+    parts: list[RenderableType] = [
+        _head(view),
+        Text(),
+        trials_table(ranked[:room], metric=metric_of(view.sweep)),
+    ]
     if len(ranked) > room:
         parts.append(Text(f"… and {len(ranked) - room} more", style="dim"))
     if decisions:
@@ -86,7 +100,7 @@ def _head(view: SweepView) -> RenderableType:
         counts or "no trial yet",
         f"about {duration(left)} left" if left is not None else "",
         f"{percent(saved)} of the compute saved so far" if saved else "",
-        f"best held-out loss {number(_best(view))}" if _best(view) is not None else "",
+        _best(view, metric_of(sweep)),
     ]
     grid = Table.grid(padding=(0, 1))
     part = view.progress()
@@ -106,9 +120,12 @@ def _counts(view: SweepView) -> dict[str, int]:
     return counts
 
 
-def _best(view: SweepView) -> float | None:
-    found = [t.eval_loss for t in view.searching if t.eval_loss is not None]
-    return min(found, default=None)
+def _best(view: SweepView, metric: str) -> str:
+    """The best value of the objective; of held-out loss also of trials that still run."""
+    best = view.sweep.summary.best_value if view.sweep is not None else None
+    if metric == "eval/loss":
+        best = min((t.eval_loss for t in view.searching if t.eval_loss is not None), default=None)
+    return "" if best is None else f"best {metric_name(metric)} {metric_value(best, metric)}"
 
 
 def _decision_line(event: Event) -> Text:

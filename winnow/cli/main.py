@@ -16,7 +16,13 @@ from rich.text import Text
 from winnow import __version__
 from winnow.cli.models import app as model_app
 from winnow.cli.recipes import app as recipes_app
-from winnow.cli.tables import decisions_table, sweeps_table, trials_table
+from winnow.cli.tables import (
+    decisions_table,
+    facts_line,
+    metric_of,
+    sweeps_table,
+    trials_table,
+)
 from winnow.client import Client
 from winnow.errors import ApiError, DocumentError, WinnowError
 from winnow.settings import ClientSettings
@@ -154,6 +160,7 @@ def list_sweeps(as_json: AsJson = False) -> None:
 def show(sweep: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep: its trials, best first, and what the scheduler decided about them."""
     from winnow.cli.report import report
+    from winnow.cli.view import in_order
 
     with Client() as client:
         found, trials = client.sweep(sweep), client.trials(sweep)
@@ -167,9 +174,11 @@ def show(sweep: SweepId, as_json: AsJson = False) -> None:
         print(json.dumps(body, indent=2))
         return
     out.print(sweeps_table([found]))
-    competing = [t for t in trials if t.kind == "search"]
+    if line := facts_line(found):
+        out.print(line, style="dim", highlight=False)
+    competing = in_order((t for t in trials if t.kind == "search"), found)
     if competing:
-        out.print("", trials_table(competing), sep="\n")
+        out.print("", trials_table(competing, metric=metric_of(found)), sep="\n")
         if not found.state.ended:
             out.print(f"\n`winnow stop {found.id}-NUMBER` ends one", style="dim", highlight=False)
     if decisions:
@@ -211,10 +220,11 @@ def best(sweep: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep's best trial, and the folder of its checkpoint."""
     with Client() as client:
         trial = client.best(sweep)
+        metric = metric_of(client.sweep(sweep))
     if as_json:
         _print_json(trial)
         return
-    out.print(trials_table([trial]))
+    out.print(trials_table([trial], metric=metric))
     if trial.checkpoint:
         print(trial.checkpoint)
 

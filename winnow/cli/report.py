@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from winnow.cli.tables import duration, parameter, percent, saved_part, scores
-from winnow.types import Sweep, SweepState, Trial, TrialState
+from winnow.cli.tables import (
+    duration,
+    metric_name,
+    metric_of,
+    metric_value,
+    parameter,
+    percent,
+    saved_part,
+    scores,
+)
+from winnow.types import Scores, Sweep, SweepState, SweepSummary, Trial, TrialState
 
 CODES = {
     "diverged": "diverged",
@@ -48,10 +58,16 @@ def _best(sweep: Sweep, best: Trial) -> RenderableType:
     params = ", ".join(f"{name} {parameter(value)}" for name, value in best.params.items())
     grid = Table.grid(padding=(0, 2))
     grid.add_row(Text("Best trial", style="bold green"), Text(f"{best.number}: {params}"))
-    for split, name in (("eval", "Held out"), ("test", "Test")):
+    metric = metric_of(sweep)
+    if metric not in ("eval/loss", "eval/exact_match"):
+        chosen = f"{metric_name(metric)} {metric_value(best.value, metric)}"
+        grid.add_row("Chosen by", Text(chosen))
+    for split, name in (("eval", "Held out"), ("test", "Test"), ("general", "General text")):
         before, after = sweep.summary.baseline.get(split), sweep.summary.winner.get(split)
         if before is not None or after is not None:
             grid.add_row(name, Text(f"{scores(before)}  →  {scores(after)}"))
+    for row in _benchmarks(sweep.summary):
+        grid.add_row(*row)
     if not best.checkpoint:
         return grid
     return Group(
@@ -59,6 +75,20 @@ def _best(sweep: Sweep, best: Trial) -> RenderableType:
         _whole("Checkpoint", best.checkpoint),
         Text("             transformers.AutoModelForCausalLM.from_pretrained(…) opens it", "dim"),
     )
+
+
+def _benchmarks(summary: SweepSummary) -> Iterator[tuple[str, Text]]:
+    """Every figure of benchmarks and judge, before and after."""
+    for split in ("lm_eval", "judge"):
+        before = summary.baseline.get(split, Scores()).scores
+        after = summary.winner.get(split, Scores()).scores
+        for name in sorted(before | after):
+            if "stderr" in name:
+                continue
+            figures = (
+                metric_value(found.get(name), name) or "not measured" for found in (before, after)
+            )
+            yield name.removesuffix(",none"), Text("  →  ".join(figures))
 
 
 def _whole(label: str, value: str) -> Text:

@@ -50,9 +50,16 @@ def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
     return table
 
 
-def trials_table(trials: Iterable[Trial], names: list[str] | None = None) -> Table:
-    """Trials in the order given. `names`: the parameters to show; all that occur, if None."""
+def trials_table(
+    trials: Iterable[Trial], names: list[str] | None = None, metric: str | None = None
+) -> Table:
+    """Trials in the order given. `names`: the parameters to show; all that occur, if None.
+
+    `metric`: what they are judged by; it gets a column if held-out loss and exact match, which
+    always have one, are not it.
+    """
     trials = list(trials)
+    judged = metric not in (None, "eval/loss", "eval/exact_match")
     if names is None:
         names = list(dict.fromkeys(name for t in trials for name in t.params))
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
@@ -62,6 +69,8 @@ def trials_table(trials: Iterable[Trial], names: list[str] | None = None) -> Tab
         table.add_column(SHORT.get(name, name), justify="right")
     for name in ("step", "loss", "norm", "held-out", "exact"):
         table.add_column(name, justify="right")
+    if judged:
+        table.add_column(metric_name(str(metric)), justify="right")
     table.add_column("why", overflow="ellipsis", no_wrap=True)
     for trial in trials:
         _add(
@@ -74,9 +83,22 @@ def trials_table(trials: Iterable[Trial], names: list[str] | None = None) -> Tab
             number(trial.grad_norm),
             number(trial.eval_loss),
             percent(trial.exact_match),
+            *([metric_value(trial.value, str(metric))] if judged else []),
             trial.reason or "",
         )
     return table
+
+
+def facts_line(sweep: Sweep) -> str:
+    """What the check found of model and data, in one line; empty for sweeps of before it told."""
+    facts = sweep.facts
+    left_out = sum(facts.get("too_long", {}).values())
+    parts = [
+        f"{facts['parameters']:,} parameters" if facts.get("parameters") else "",
+        f"{facts['train_samples']:,} training samples" if facts.get("train_samples") else "",
+        f"{left_out:,} left out as too long" if left_out else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def decisions_table(decisions: Iterable[Decision]) -> Table:
@@ -103,6 +125,31 @@ def scores(value: Scores | None) -> str:
     if value.exact_match is not None:
         parts.append(f"exact match {percent(value.exact_match)}")
     return ", ".join(parts) or "not measured"
+
+
+def metric_of(sweep: Sweep) -> str:
+    """What a sweep's trials are judged by."""
+    return str((sweep.spec.get("objective") or {}).get("metric") or "eval/loss")
+
+
+def metric_name(metric: str) -> str:
+    """As a reader calls it: held-out loss, mmlu acc, judge score, …"""
+    kind, _, rest = metric.partition("/")
+    words = (
+        rest.replace("_", " ").replace("/", " ") if kind != "lm_eval" else rest.replace("/", " ")
+    )
+    return {
+        "eval": f"held-out {words}",
+        "general": f"general {words}",
+        "judge": f"judge {words}",
+    }.get(kind, words)
+
+
+def metric_value(value: float | None, metric: str) -> str:
+    """Exact match and accuracies as per cent, the rest as plain numbers."""
+    name = metric.rsplit("/", 1)[-1].partition(",")[0]
+    share = name in ("exact_match", "acc", "acc_norm") and value is not None and 0 <= value <= 1
+    return percent(value) if share else number(value)
 
 
 def saved_part(sweep: Sweep) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -41,7 +42,7 @@ class SweepView:
 
     def ranked(self) -> list[Trial]:
         """What a reader wants to see first: running trials, then finished ones, best first."""
-        return sorted(self.searching, key=_rank)
+        return in_order(self.searching, self.sweep)
 
     def progress(self) -> float:
         """Part of the trials that is over, between 0 and 1; a running one counts in part."""
@@ -79,6 +80,13 @@ class SweepView:
         return left_out / full if full and left_out > 0 else None
 
 
+def in_order(trials: Iterable[Trial], sweep: Sweep | None) -> list[Trial]:
+    """Running trials, then finished ones by the objective, then the others by held-out loss."""
+    objective = (sweep.spec.get("objective") or {}) if sweep is not None else {}
+    sign = -1.0 if objective.get("mode") == "max" else 1.0
+    return sorted(trials, key=lambda t: _rank(t, sign))
+
+
 def is_verdict(event: Event) -> bool:
     """Whether an event is a decision that was carried out and changed a trial's course."""
     return (
@@ -96,7 +104,7 @@ def _done(trial: Trial) -> float:
     return 0.5 + part / 2 if trial.state is TrialState.PAUSED else part
 
 
-def _rank(trial: Trial) -> tuple[int, float, int]:
+def _rank(trial: Trial, sign: float) -> tuple[int, float, int]:
     group = {
         TrialState.RUNNING: 0,
         TrialState.COMPLETED: 1,
@@ -106,5 +114,7 @@ def _rank(trial: Trial) -> tuple[int, float, int]:
     }.get(trial.state, 5)
     if group == 0:
         return (0, 0.0, trial.number)
+    if group == 1 and trial.value is not None:
+        return (group, sign * trial.value, trial.number)
     held_out = trial.eval_loss if trial.eval_loss is not None else float("inf")
     return (group, held_out, trial.number)

@@ -204,3 +204,45 @@ def test_numbers_and_times_are_short() -> None:
 def test_states_know_whether_they_are_final() -> None:
     assert TrialState.PRUNED.ended
     assert not TrialState.PAUSED.ended
+
+
+def by_mmlu(state: str = "COMPLETED", **summary: Any) -> Sweep:
+    found = sweep(state, best_trial="s-1", best_value=0.5, **summary)
+    return found.model_copy(
+        update={"spec": {"objective": {"metric": "lm_eval/mmlu/acc", "mode": "max"}}}
+    )
+
+
+def test_trials_are_ordered_and_named_by_what_they_are_judged_by() -> None:
+    found = view(
+        trial(0, "COMPLETED", 100, value=0.25, eval_loss=1.0),
+        trial(1, "COMPLETED", 100, value=0.5, eval_loss=2.0),
+        of=by_mmlu("RUNNING"),
+    )
+    assert [t.number for t in found.ranked()] == [1, 0]
+    text = text_of(screen(found, 30), width=200)
+    assert "best mmlu acc 50.0 %" in text
+    header, first = (line for line in text.splitlines() if "rate" in line or "25.0 %" in line)
+    assert "mmlu acc" in header
+    assert "25.0 %" in first
+
+
+def test_the_report_tells_benchmarks_and_retention_before_and_after() -> None:
+    final = by_mmlu(
+        baseline={
+            "general": Scores(loss=2.0),
+            "lm_eval": Scores(scores={"mmlu/acc,none": 0.25, "mmlu/acc_stderr,none": 0.01}),
+        },
+        winner={
+            "general": Scores(loss=2.5),
+            "lm_eval": Scores(scores={"mmlu/acc,none": 0.5}),
+            "judge": Scores(scores={"mt_bench/score": 6.8}),
+        },
+    )
+    best = trial(1, "COMPLETED", value=0.5)
+    lines = [" ".join(line.split()) for line in text_of(report(final, [best])).splitlines()]
+    assert "Chosen by mmlu acc 50.0 %" in lines
+    assert "General text loss 2 → loss 2.5" in lines
+    assert "mmlu/acc 25.0 % → 50.0 %" in lines
+    assert "mt_bench/score not measured → 6.8" in lines
+    assert not any("stderr" in line for line in lines)
