@@ -27,6 +27,13 @@ export function percent(value: number | null | undefined, digits = 1): string {
   return value === null || value === undefined ? ABSENT : `${(value * 100).toFixed(digits)} %`;
 }
 
+/** A figure under the name of what it measures: a share as per cent, a loss as a loss. */
+export function figure(figure: number | null | undefined, name: string): string {
+  const last = (name.split("/").pop() ?? "").split(",")[0];
+  if (last === "loss") return loss(figure);
+  return ["exact_match", "acc", "acc_norm"].includes(last ?? "") ? percent(figure) : number(figure);
+}
+
 export function count(value: number | null | undefined): string {
   return value === null || value === undefined ? ABSENT : value.toLocaleString("en-US");
 }

@@ -13,7 +13,7 @@ export type TrialState =
 
 export type TrialKind = "search" | "baseline" | "report";
 
-export type Split = "eval" | "test";
+export type Split = "eval" | "test" | "general" | "lm_eval" | "judge";
 
 export interface Page<T> {
   items: T[];
@@ -23,6 +23,7 @@ export interface Page<T> {
 export interface Scores {
   loss: number | null;
   exact_match: number | null;
+  scores?: Record<string, number>;
 }
 
 export interface Trial {
@@ -70,6 +71,7 @@ export interface Sweep {
   state: SweepState;
   message: string | null;
   spec: Record<string, unknown>;
+  facts?: Record<string, unknown>;
   summary: SweepSummary;
   created_at: string;
   started_at: string | null;
@@ -84,6 +86,7 @@ export interface Curve {
   grad_norm: (number | null)[];
   learning_rate: number[];
   total_points: number;
+  details?: Record<string, (number | null)[]> | null;
 }
 
 export interface EvaluationPoint {
@@ -96,6 +99,7 @@ export interface EvaluationPoint {
   exact_match: number | null;
   tokens: number;
   generated: number;
+  scores?: Record<string, number>;
 }
 
 export interface Metrics {

@@ -1,6 +1,6 @@
 /** Numbers the page shows that follow from a sweep and its trials. Pure. */
 
-import type { Sweep, Trial, TrialState } from "../api/types";
+import type { Scores, Sweep, Trial, TrialState } from "../api/types";
 
 const ENDED: readonly TrialState[] = ["COMPLETED", "PRUNED", "FAILED", "CANCELED"];
 
@@ -60,21 +60,53 @@ export function computeSavedInList(sweep: Sweep): number | null {
 }
 
 export interface Goal {
-  metric: "eval/loss" | "eval/exact_match";
+  /** As the sweep names it: eval/loss, lm_eval/mmlu/acc, judge/score, … */
+  metric: string;
+  /** As a reader calls it. */
+  name: string;
   better(a: number, b: number): number;
 }
 
 /** What the sweep's winner is chosen by. */
 export function goal(sweep: Sweep | null): Goal {
-  const objective = (sweep?.spec.objective ?? {}) as { metric?: string };
-  return objective.metric === "eval/exact_match"
-    ? { metric: "eval/exact_match", better: (a, b) => b - a }
-    : { metric: "eval/loss", better: (a, b) => a - b };
+  const objective = (sweep?.spec.objective ?? {}) as { metric?: string; mode?: string };
+  const metric = objective.metric ?? "eval/loss";
+  const higher = objective.mode ? objective.mode === "max" : metric.endsWith("/exact_match");
+  return { metric, name: metricName(metric), better: (a, b) => (higher ? b - a : a - b) };
 }
 
-/** The latest held-out number of a trial under the sweep's objective. */
+/** Whether held-out loss or exact match, which have places of their own, decide. */
+export function isHeldOut(by: Goal): boolean {
+  return by.metric === "eval/loss" || by.metric === "eval/exact_match";
+}
+
+/** The latest number of a trial under the sweep's objective; null if only its end tells. */
 export function score(trial: Trial, by: Goal): number | null {
-  return trial.value ?? (by.metric === "eval/loss" ? trial.eval_loss : trial.exact_match);
+  if (trial.value !== null) return trial.value;
+  if (by.metric === "eval/loss") return trial.eval_loss;
+  return by.metric === "eval/exact_match" ? trial.exact_match : null;
+}
+
+/** The objective among the scores of the base model or the winner; null if it isn't told there. */
+export function measured(scores: Record<string, Scores>, by: Goal): number | null {
+  const [kind = "", ...rest] = by.metric.split("/");
+  const found = scores[kind];
+  if (!found) return null;
+  if (rest.length === 1 && rest[0] === "loss") return found.loss;
+  if (rest.length === 1 && rest[0] === "exact_match") return found.exact_match;
+  const figures = found.scores ?? {};
+  const key = rest.join("/");
+  if (kind === "judge") return Object.entries(figures).find(([name]) => name.endsWith(`/${key}`))?.[1] ?? null;
+  return figures[key] ?? figures[`${key},none`] ?? null;
+}
+
+/** held-out loss, mmlu acc, judge score, … */
+export function metricName(metric: string): string {
+  const [kind = "", ...rest] = metric.split("/");
+  const words = rest.join(" ");
+  if (kind === "lm_eval") return words;
+  const lead = kind === "eval" ? "held-out" : kind;
+  return `${lead} ${words.replaceAll("_", " ")}`;
 }
 
 /** How a trial ended early, as the chart marks it. */

@@ -5,7 +5,7 @@ import { computeSaved, progress, secondsLeft } from "./derive";
 import { orderTrials, parseSort, printSort } from "./order";
 import { emptyView, reduce, type SweepView } from "./sweep";
 
-const byLoss = { metric: "eval/loss", better: (a: number, b: number) => a - b } as const;
+const byLoss = { metric: "eval/loss", name: "held-out loss", better: (a: number, b: number) => a - b } as const;
 
 test("streamed points and trials land on what was fetched", () => {
   const view = play(loaded([trial(1, { step: 2 })], [curve("t1", [1, 2])]), [

@@ -3,7 +3,7 @@
 import { memo, type ReactNode } from "react";
 import type { Scores, Sweep, Trial } from "../api/types";
 import * as format from "../format";
-import { computeSaved, ended, fraction, goal, progress, score, secondsLeft, sweepEnded } from "../state/derive";
+import { computeSaved, ended, fraction, goal, isHeldOut, measured, progress, score, secondsLeft, sweepEnded } from "../state/derive";
 import { SweepBadge } from "../ui/Badge";
 import { useNow } from "../ui/useNow";
 
@@ -22,6 +22,7 @@ export const Summary = memo(function Summary({ sweep, trials, canceling, onCance
   const baseline = summary.baseline.eval;
   const best = bestScores(sweep, trials);
   const onTest = summary.winner.test;
+  const by = goal(sweep);
 
   return (
     <section className="summary" aria-label="Summary">
@@ -58,6 +59,18 @@ export const Summary = memo(function Summary({ sweep, trials, canceling, onCance
               : ` · test ${format.percent(onTest.exact_match)}`}
           </small>
         </Tile>
+        {isHeldOut(by) ? null : (
+          <Tile label={format.title(by.name)} hint="What the winner is chosen by, before training and for the best trial so far">
+            <Change from={format.figure(measured(summary.baseline, by), by.metric)} to={format.figure(summary.best_value, by.metric)} />
+            <small>{summary.best_value === null ? "measured when a trial completes" : "the winner is chosen by it"}</small>
+          </Tile>
+        )}
+        {summary.baseline.general && by.metric !== "general/loss" ? (
+          <Tile label="General text" hint="Mean token loss on text that is not about the task: what the model retained">
+            <Change from={format.loss(summary.baseline.general.loss)} to={format.loss(summary.winner.general?.loss)} />
+            <small>{summary.winner.general ? "a rise is forgetting" : "measured when a trial completes"}</small>
+          </Tile>
+        ) : null}
         <Tile
           label="Compute saved"
           hint="Training samples not trained because trials ended early, as a share of what the ended trials would have taken"

@@ -1,7 +1,7 @@
 /** One trial, beside the page: its numbers, parameters, and what was decided about it. */
 
 import { useEffect, useMemo, useRef } from "react";
-import type { Decision, Sweep, Trial } from "../api/types";
+import type { Decision, EvaluationPoint, Sweep, Trial } from "../api/types";
 import * as format from "../format";
 import { heldOut, type HeldOutPoint } from "../state/curves";
 import { goal, score, sweepEnded } from "../state/derive";
@@ -54,6 +54,7 @@ export function TrialDrawer({ trial, sweep, view, asked, onStop, onClose }: Tria
         <Facts trial={trial} sweep={sweep} />
         <Parameters trial={trial} best={best && best.id !== trial.id ? best : undefined} />
         {points.length ? <HeldOutTable points={points} /> : null}
+        <Benchmarks points={view.evaluations.filter((p) => p.trial_id === trial.id)} />
         <History decisions={decisions} />
         {trial.checkpoint ? (
           <section>
@@ -78,9 +79,7 @@ function Facts({ trial, sweep }: { trial: Trial; sweep: Sweep }) {
       trial.value === null ? "Objective so far" : "Objective",
       objective === null
         ? format.ABSENT
-        : by.metric === "eval/loss"
-          ? `${format.loss(objective)} held-out loss`
-          : `${format.percent(objective)} exact match`,
+        : `${format.figure(objective, by.metric)} ${by.metric === "eval/exact_match" ? "exact match" : by.name}`,
     ],
     ["Exact match", format.percent(trial.exact_match)],
     ["Worker time", format.duration(trial.seconds)],
@@ -147,6 +146,33 @@ function HeldOutTable({ points }: { points: readonly HeldOutPoint[] }) {
               <td className="num">{format.count(point.samples)}</td>
               <td className="num">{format.loss(point.loss)}</td>
               <td className="num">{format.percent(point.exact_match)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+/** What was measured beside the held-out sets: general text, benchmarks, a judge's grades. */
+function Benchmarks({ points }: { points: readonly EvaluationPoint[] }) {
+  const rows = new Map<string, string>();
+  for (const point of points) {
+    if (point.split === "general") rows.set(`${point.dataset} loss`, format.loss(point.loss));
+    for (const [name, figure] of Object.entries(point.scores ?? {})) {
+      if (!name.includes("stderr")) rows.set(`${point.dataset} ${name.replace(/,none$/, "")}`, format.figure(figure, name));
+    }
+  }
+  if (rows.size === 0) return null;
+  return (
+    <section>
+      <h3>Benchmarks and general text</h3>
+      <table className="small-table">
+        <tbody>
+          {[...rows].map(([name, text]) => (
+            <tr key={name}>
+              <td>{name}</td>
+              <td className="num">{text}</td>
             </tr>
           ))}
         </tbody>
