@@ -76,13 +76,15 @@ def act(scenario: dict[str, Any]) -> dict[str, Any]:
 
 
 def rank_main(scenarios: Path) -> None:
-    import datasets
     import torch
+    from datasets import config as datasets_config
 
+    import trainer.evaluate.judge
     from trainer import engine
 
+    trainer.evaluate.judge.ANSWER_TOKENS = 6
     torch.set_num_threads(1)
-    datasets.config.HF_DATASETS_CACHE = scenarios.parent / "datasets"
+    datasets_config.HF_DATASETS_CACHE = scenarios.parent / "datasets"
     rank = int(os.environ["RANK"])
     engine.join(
         rank,

@@ -152,7 +152,6 @@ class Evaluator:
         *,
         step: int,
         seen: int,
-        max_new_tokens: int = 1024,
         control: Control | None = None,
     ) -> Evaluation:
         """Answers to the judge's questions, graded by the judge.
@@ -171,7 +170,6 @@ class Evaluator:
                 cap=self._cap * GENERATION_CAP,
                 step=step,
                 seen=seen,
-                max_new_tokens=max_new_tokens,
                 output=self._output,
                 whole_weights=self._whole_weights,
                 control=control,

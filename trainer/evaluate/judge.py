@@ -25,6 +25,9 @@ from trainer.evaluate.questions import Question, read_questions
 from trainer.evaluate.turns import Control, in_step, meanwhile
 from trainer.metrics import Evaluation
 
+ANSWER_TOKENS = 1024
+"""Most tokens of an answer, as in MT-Bench."""
+
 
 def run_judge(
     settings: Judge,
@@ -34,7 +37,6 @@ def run_judge(
     cap: int,
     step: int,
     seen: int,
-    max_new_tokens: int,
     output: Path | None,
     whole_weights: Callable[[], AbstractContextManager[Any]],
     control: Control | None = None,
@@ -49,7 +51,6 @@ def run_judge(
         cap: most tokens of a batch that is generated, on a rank.
         step: optimizer steps made.
         seen: samples seen.
-        max_new_tokens: most tokens of an answer.
         output: judgments are written to `judgments` in it; None: nowhere.
         whole_weights: entered while the model answers.
         control: asked between batches, and twice a second while the judge grades.
@@ -67,7 +68,7 @@ def run_judge(
     began = time.monotonic()
     questions = read_questions(Path(settings.questions).expanduser())
     with whole_weights():
-        answers = _conversations(questions, model, tokenizer, cap, max_new_tokens, control)
+        answers = _conversations(questions, model, tokenizer, cap, control)
     wanted = [
         Judgment(question, turn, answers[index][:turn])
         for index, question in enumerate(questions)
@@ -112,7 +113,6 @@ def _conversations(
     model: Any,
     tokenizer: Any,
     cap: int,
-    max_new_tokens: int,
     control: Control | None,
 ) -> list[tuple[str, ...]]:
     """The model's answers to each question, turn by turn; the same on every rank."""
@@ -122,7 +122,7 @@ def _conversations(
 
     def continued(prompts: Sequence[list[int]]) -> list[list[int]]:
         pad_id = tokenizer.pad_token_id
-        return greedy(model, prompts, max_new_tokens=max_new_tokens, stops=stops, pad_id=pad_id)
+        return greedy(model, prompts, max_new_tokens=ANSWER_TOKENS, stops=stops, pad_id=pad_id)
 
     for turn in range(2):
         prompts: dict[int, list[int]] = {}
@@ -140,7 +140,7 @@ def _conversations(
             for index, text in zip(batch, texts, strict=True):
                 talks[index].append({"role": "assistant", "content": text})
 
-        widths = [len(prompts[index]) + max_new_tokens for index in order]
+        widths = [len(prompts[index]) + ANSWER_TOKENS for index in order]
         in_step(batches(order, widths, cap), answer, control)
 
     merged: dict[int, tuple[str, ...]] = {}

@@ -51,7 +51,12 @@ def settings(judge: JudgeServer, questions: Path, **fields: Any) -> Judge:
 
 def judged(parts: Parts, wanted: Judge, output: Path | None = None, **more: Any) -> Evaluation:
     one = Evaluator(parts.loss, parts.tokenizer, cap=512, packed=True, output=output)
-    return one.judged(wanted, step=5, seen=40, max_new_tokens=6, **more)
+    return one.judged(wanted, step=5, seen=40, **more)
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.evaluate.judge.ANSWER_TOKENS", 6)
 
 
 def test_each_turn_is_graded_and_averaged(
