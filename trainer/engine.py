@@ -347,20 +347,23 @@ class Engine:
                     f"the checkpoint has {state.size:,} trained weights and the model "
                     f"{self.parameters:,}: it is another model's"
                 )
-            flats = self._zero.flats
-            parts = {part: [torch.zeros_like(flat) for flat in flats] for part in state.parts}
-            for part, targets in parts.items():
-                for span in self._zero.spans:
-                    piece = state.read(part, span.begin, span.begin + span.length)
-                    targets[span.flat][span.at : span.at + span.length].copy_(piece)
-            masters = parts.pop("master")
             singles = state.singles()
-            with torch.no_grad():
-                for number, flat in enumerate(flats):
-                    flat.copy_(masters[number])
-                    each = {part: targets[number] for part, targets in parts.items()}
-                    optimizers.restore(self._optimizer.optimizer, flat, each, singles)
+            for number, flat in enumerate(self._zero.flats):
+                self._read_into(flat.data, number, "master", state)
+                each: dict[str, torch.Tensor] = {}
+                for part in state.parts:
+                    if part != "master":
+                        each[part] = torch.zeros_like(flat, requires_grad=False)
+                        self._read_into(each[part], number, part, state)
+                optimizers.restore(self._optimizer.optimizer, flat, each, singles)
         self._zero.publish()
+
+    def _read_into(self, target: torch.Tensor, flat: int, part: str, state: StateReader) -> None:
+        """Read what of a part lies in master partition `flat`."""
+        for span in self._zero.spans:
+            if span.flat == flat:
+                piece = state.read(part, span.begin, span.begin + span.length)
+                target[span.at : span.at + span.length].copy_(piece)
 
     @torch.no_grad()
     def _fill_masters(self, exact: list[torch.Tensor]) -> None:

@@ -123,7 +123,10 @@ def restore(
     each: dict[str, torch.Tensor],
     single: dict[str, torch.Tensor],
 ) -> None:
-    """Set the state kept for `flat` to what `state_of` gave (`each` has the size of `flat`)."""
+    """Set the state kept for `flat` to what `state_of` gave.
+
+    Each of `each` has the size and device of `flat` and becomes the optimizer's own.
+    """
     optimizer.state.pop(flat, None)
     if not each and not single:
         return
@@ -143,9 +146,9 @@ def restore(
     for name, value in each.items():
         kept = state.get(name)
         if isinstance(kept, torch.Tensor) and kept.dtype == torch.uint8:
-            _to_8_bits(value.to(flat.device), state, name)
+            _to_8_bits(value, state, name)
         else:
-            state[name] = value.to(flat.device, copy=True)
+            state[name] = value
 
 
 def _from_8_bits(value: torch.Tensor, state: dict[str, Any], which: str) -> torch.Tensor:

@@ -74,6 +74,9 @@ def results(folder: Path) -> dict[int, dict[str, Any]]:
         "fields": {"zero_stage": 3},
         "export": str(folder / "exported-tied"),
     }
+    packed = str(make_tiny_model(folder / "packed", hidden=64))
+    one["qlora"] = {"model": packed, "fields": {"method": "qlora"}}
+    two["qlora"] = {"model": packed, "fields": {"method": "qlora", "zero_stage": 2}}
     two["lora-3"]["export"] = str(folder / "exported")
     two["checkpointed"] = {
         "model": plain,
@@ -121,6 +124,10 @@ def test_tied_embeddings_are_spread_and_gathered_as_one(
     results: dict[int, dict[str, Any]],
 ) -> None:
     assert_same(results[1]["tied"], results[2]["tied"])
+
+
+def test_a_base_in_4_bits_is_the_same_on_every_rank(results: dict[int, dict[str, Any]]) -> None:
+    assert_same(results[1]["qlora"], results[2]["qlora"])
 
 
 def test_activation_checkpointing_changes_nothing_under_zero_3(
