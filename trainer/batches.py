@@ -1,7 +1,8 @@
 """What each optimizer step trains on: which samples, on which rank, in which micro-batches.
 
 The curriculum says which samples a step has, `packing` how they are spread over ranks and
-micro-batches, `attention.collate` makes tensors of one micro-batch.
+micro-batches, `attention.collate` makes tensors of one micro-batch. With `batching: paper` the
+study's sampler does the first two at once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from trainer.attention import MicroBatch, collate
 from trainer.config import TrainConfig
 from trainer.curriculum import Curriculum
 from trainer.data import RunData
+from trainer.errors import ConfigError
+from trainer.multipack import PaperBatches
 from trainer.packing import Indices, plan_step, run_steps
 
 Plan = list[list[list[int]]]
@@ -82,6 +85,19 @@ class Batches:
             seed=config.seed,
         )
         self._source: _Source = _Exact(curriculum, self._size)
+        if config.batching == "paper":
+            try:
+                sampler = PaperBatches(
+                    self._lengths,
+                    ranks=ranks,
+                    batch_size=self._size,
+                    cap=cap,
+                    padded=not packed,
+                    seed=config.seed,
+                )
+            except ValueError as error:
+                raise ConfigError(str(error), "/batching") from None
+            self._source = _Paper(sampler, curriculum.total_samples)
         self.total_samples = self._source.total_samples
         self.total_steps = self._source.total_steps
         self._resets = curriculum.resets
@@ -172,3 +188,16 @@ class _Exact:
     def step(self, number: int, start: int) -> tuple[Indices, Plan | None]:
         stop = min(start + self._size, self.total_samples)
         return self._curriculum.take(start, stop), None
+
+
+class _Paper:
+    """The study's sampler. A run ends with the step that reaches its budget of samples."""
+
+    def __init__(self, batches: PaperBatches, samples: int) -> None:
+        self._batches = batches
+        self.total_steps = batches.steps_for(samples)
+        self.total_samples = samples
+
+    def step(self, number: int, start: int) -> tuple[Indices, Plan | None]:
+        made = self._batches.step(number)
+        return made.samples, made.plan

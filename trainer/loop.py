@@ -21,19 +21,18 @@ from typing import Any, Literal
 
 import torch
 
-from trainer import adapters, checkpoint, engine
+from trainer import checkpoint, engine
 from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Watch
-from trainer.attention import choose
 from trainer.batches import Batches, Step
+from trainer.build import build
 from trainer.check import size_problems
 from trainer.config import EvalSet, Split, TrainConfig
 from trainer.data import TokenSet, cache_dir, load_data
 from trainer.errors import CheckpointError, ConfigError, as_failure
 from trainer.evaluate import BaseLosses, Evaluator, Interrupted, base_key
-from trainer.flops import FlopCounter, peak_flops, utilisation
-from trainer.loss import TokenLoss, has_plain_head
+from trainer.flops import peak_flops, utilisation
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, Failure, StepRecord, finite
-from trainer.model import check_model, compile_layers, load_model, load_tokenizer
+from trainer.model import check_model, load_tokenizer
 from trainer.schedules import learning_rate, warmup_steps
 
 
@@ -64,17 +63,8 @@ class Run:
 
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        four_bits = engine.precision_of(config) if config.method == "qlora" else None
-        model = adapters.attach(load_model(folder, four_bits=four_bits), config)
-        if config.activation_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        self._packed = choose(model, config.attention)
-        dropout = _has_dropout(model)
-        if config.compile:
-            compile_layers(model)
-        self._engine = engine.Engine(
-            TokenLoss(model, plain_head=has_plain_head(model)).train(), config
-        )
+        built = build(config, folder)
+        self._engine, self._packed, self._flops = built.engine, built.packed, built.flops
         cap = config.max_tokens_per_microbatch
         self._batches = Batches(
             config,
@@ -94,11 +84,10 @@ class Run:
             self._engine,
             self._batches,
             longest=longest,
-            dropout=dropout,
+            dropout=built.dropout,
             guard=guard,
             resume_from=resume_from,
         )
-        self._flops = self._flop_counter(model)
         self._base_losses = None
         if config.data.general:
             base = base_key(folder, self._engine.precision, config.method)
@@ -229,14 +218,6 @@ class Run:
         peak = peak_flops(torch.cuda.get_device_name(where), self._engine.precision)
         work = self._flops.step(step.lengths, step.targets)
         return utilisation(work, seconds, peak, engine.world_size())
-
-    def _flop_counter(self, model: Any) -> FlopCounter | None:
-        whole = self.config.method == "full"
-        return FlopCounter.of(
-            model.config.to_dict(),
-            parameters=self._engine.parameters if whole else None,
-            adapters=None if whole else self._engine.parameters,
-        )
 
     # --- holding, yielding, ending ------------------------------------------------------------
 
@@ -522,13 +503,6 @@ def _mean_loss(found: list[Evaluation]) -> float | None:
 
 def _go() -> Literal["go"]:
     return "go"
-
-
-def _has_dropout(model: Any) -> bool:
-    if any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
-        return True
-    settings: dict[str, Any] = model.config.to_dict()
-    return any("drop" in name and value for name, value in settings.items())
 
 
 def _peak_memory() -> int:
