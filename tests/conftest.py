@@ -12,6 +12,7 @@ if ROOT not in sys.path:
 
 pytest_plugins = [
     "tests.fixtures.databases",
+    "tests.fixtures.hub_proxy",
     "tests.fixtures.process_group",
     "tests.fixtures.ray_cluster",
 ]
