@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trainer.config import DataConfig
 from trainer.curriculum import Curriculum, problems
 
+PATIENT = settings(deadline=None)
 SEEDS = st.integers(0, 2**31 - 1)
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 WEIGHTS = st.sampled_from([0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.3, 3.0])
@@ -77,6 +78,7 @@ def any_curriculum(draw: st.DrawFn) -> Curriculum:
 # --- every curriculum -------------------------------------------------------------------------
 
 
+@PATIENT
 @given(any_curriculum(), st.data())
 def test_any_part_of_the_stream_can_be_had_without_the_rest(c: Curriculum, data: Any) -> None:
     """In any order, and past the run's end."""
@@ -88,6 +90,7 @@ def test_any_part_of_the_stream_can_be_had_without_the_rest(c: Curriculum, data:
         assert c.take(start, stop).tolist() == whole[start:stop].tolist()
 
 
+@PATIENT
 @given(any_curriculum(), st.integers(1, 64))
 def test_the_order_does_not_depend_on_the_batch_size(c: Curriculum, batch: int) -> None:
     total = c.total_samples
@@ -95,6 +98,7 @@ def test_the_order_does_not_depend_on_the_batch_size(c: Curriculum, batch: int) 
     assert [i for part in cut for i in part] == c.take(0, total).tolist()
 
 
+@PATIENT
 @given(any_curriculum())
 def test_stages_follow_one_another_without_a_gap(c: Curriculum) -> None:
     starts = [stage.start for stage in c.stages]
@@ -103,6 +107,7 @@ def test_stages_follow_one_another_without_a_gap(c: Curriculum) -> None:
     assert set(c.resets) <= set(starts[1:])
 
 
+@PATIENT
 @given(SIZES, SEEDS, SEEDS)
 def test_the_seed_decides_the_order(sizes: list[int], one: int, other: int) -> None:
     a, b = (curriculum(config([1.0] * len(sizes)), sizes, seed=s) for s in (one, other))
@@ -113,6 +118,7 @@ def test_the_seed_decides_the_order(sizes: list[int], one: int, other: int) -> N
 # --- stacked and weights ----------------------------------------------------------------------
 
 
+@PATIENT
 @given(SIZES, SEEDS, st.integers(0, 5))
 def test_stacked_without_weights_is_one_permutation_an_epoch(
     sizes: list[int], seed: int, epoch: int
@@ -124,6 +130,7 @@ def test_stacked_without_weights_is_one_permutation_an_epoch(
     assert found.take(epoch * size, (epoch + 1) * size).tolist() == expected.tolist()
 
 
+@PATIENT
 @given(SIZES, st.data(), SEEDS, st.integers(1, 6))
 def test_a_sample_occurs_as_often_as_its_set_weighs(
     sizes: list[int], data: Any, seed: int, epochs: int
@@ -166,6 +173,7 @@ def test_epochs_and_a_budget_say_how_long_a_run_is() -> None:
 # --- phased -----------------------------------------------------------------------------------
 
 
+@PATIENT
 @given(
     st.lists(st.integers(1, 30), min_size=3, max_size=3),
     st.permutations([0, 5, 10]),
@@ -198,6 +206,7 @@ def test_phases_come_in_order_with_the_share_of_earlier_ones(
         earlier.append(phase)
 
 
+@PATIENT
 @given(st.integers(0, 5000), SEEDS)
 def test_a_budget_is_divided_over_phases_by_their_size(budget: int, seed: int) -> None:
     data = config([1.0, 2.0, 1.0], [0, 1, 2], strategy="phased")
@@ -229,6 +238,7 @@ def test_the_optimizer_starts_afresh_only_where_it_is_asked_to() -> None:
 # --- difficulty -------------------------------------------------------------------------------
 
 
+@PATIENT
 @given(
     st.lists(st.integers(1, 50), min_size=2, max_size=120),
     st.sampled_from([1.0, 25.0, 50.0, 99.0]),
@@ -281,7 +291,7 @@ def test_sizes_must_be_those_of_the_configuration() -> None:
         curriculum(config([1.0, 1.0], [0, 1], strategy="phased"), [5, 0])
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**12))
 def test_a_place_far_into_the_stream_is_had_at_once(start: int) -> None:
     c = curriculum(config([1.0, 0.3]), [3000, 2000], max_samples=10**12 + 100)

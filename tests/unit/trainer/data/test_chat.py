@@ -37,6 +37,8 @@ PLAIN_WORDS = (
     "{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 )
 
+SPACED_WORDS = PLAIN_WORDS.replace("Answer:", "Answer: ")
+
 FORGETFUL = (
     "{% for message in messages %}"
     "{% if message['role'] != 'assistant' or loop.last %}"
@@ -134,11 +136,14 @@ def test_an_empty_answer_still_ends_its_turn(tokenizer: Any) -> None:
 
 
 def test_a_token_across_the_border_is_split_there(tokenizer: Any) -> None:
-    """'Answer: ' ends in a space that byte-level tokenizers would join to the next word."""
-    template = PLAIN_WORDS.replace("Answer:", "What is")
-    template = template.replace("What is{{", "What is {{").replace("%}What is{%", "%}What is {%")
-    found = encode(tokenizer, template, [TURNS[1], {"role": "assistant", "content": "What is"}])
-    assert spoken(tokenizer, found) == ["What is<|end|>"]
+    """The prompt ends in a space, which the tokenizer would join to the answer's first word."""
+    turns = [TURNS[1], {"role": "assistant", "content": "is 8"}]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, chat_template=SPACED_WORDS)
+    assert " is" in [tokenizer.decode([token]) for token in tokenizer(rendered)["input_ids"]]
+    found = encode(tokenizer, SPACED_WORDS, turns)
+    assert spoken(tokenizer, found) == ["is 8<|end|>"]
+    assert tokenizer.decode(found.tokens[: found.prompt]).endswith("Answer: ")
+    assert tokenizer.decode(found.tokens) == rendered
 
 
 def test_a_template_that_forgets_earlier_turns_gives_each_turn_as_it_is_when_it_is_the_last(
@@ -397,11 +402,12 @@ def test_plain_text_is_learned_whole_and_cut_where_it_is_too_long(tokenizer: Any
 
 PARTS = ["What", " is", " ", "\n", "1", "é", "😀", "<|", "|>", "Answer", ":", "en"]
 WORDS = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
+TEMPLATES = [CHAT_TEMPLATE, MARKED, PLAIN_WORDS, SPACED_WORDS]
 TALKS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3)
 
 
 @settings(max_examples=150, deadline=None)
-@given(talk=TALKS, template=st.sampled_from([CHAT_TEMPLATE, MARKED, PLAIN_WORDS]))
+@given(talk=TALKS, template=st.sampled_from(TEMPLATES))
 def test_prompts_and_answers_are_exact_whatever_is_said(
     tokenizer: Any, talk: list[tuple[str, str]], template: str
 ) -> None:
@@ -415,7 +421,7 @@ def test_prompts_and_answers_are_exact_whatever_is_said(
     assert tokenizer.decode(found.tokens) == tokenizer.apply_chat_template(turns, tokenize=False)
     prompt = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
     assert tokenizer.decode(found.tokens[: found.prompt]) == prompt
-    if len(talk) == 1 or template is not PLAIN_WORDS:
+    if len(talk) == 1 or template in (CHAT_TEMPLATE, MARKED):
         given = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         assert found.tokens[: found.prompt].tolist() == given
     assert spoken(tokenizer, found) == [answer + "<|end|>" for _, answer in talk]
