@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.schedulers.base import Action, Decision
 from orchestrator.store import Lease, Store
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, StepRecord
-from winnow.types import TrialKind
+from winnow.types import Split, TrialKind
 
 BATCH_SIZE = 10
 
 
-def step(number: int, *, loss: float | None = None, grad_norm: float | None = 2.0) -> StepRecord:
+def step(
+    number: int, *, loss: float | None = None, grad_norm: float | None = 2.0, **parts: Any
+) -> StepRecord:
     return StepRecord(
         step=number,
         samples=number * BATCH_SIZE,
@@ -24,6 +26,7 @@ def step(number: int, *, loss: float | None = None, grad_norm: float | None = 2.
         seconds=0.5,
         memory=1_000,
         batch_samples=BATCH_SIZE,
+        **parts,
     )
 
 
@@ -35,11 +38,12 @@ def evaluation(
     at: int,
     loss: float | None,
     *,
-    split: Literal["eval", "test"] = "eval",
+    split: Split = "eval",
     dataset: str = "gsm8k",
     tokens: int = 100,
     exact_match: float | None = None,
     generated: int = 0,
+    scores: dict[str, float] | None = None,
 ) -> Evaluation:
     return Evaluation(
         step=at,
@@ -51,6 +55,7 @@ def evaluation(
         exact_match=exact_match,
         generated=generated,
         seconds=0.25,
+        scores=scores or {},
     )
 
 

@@ -11,6 +11,8 @@ from sqlalchemy import MetaData, inspect, text
 from orchestrator.store import Store, migrate
 from orchestrator.store.database import Database
 from orchestrator.store.schema import metadata
+from tests.integration.store.reports import begin, evaluation, step
+from trainer.metrics import Batch
 
 # Everything a database knows about its tables, in words of its own.
 DEFINITIONS = {
@@ -64,6 +66,25 @@ def test_migrating_again_keeps_what_is_stored(migrated_url: str, store: Store):
     sweep = store.create_sweep({}, 1, "kept")
     migrate(migrated_url)
     assert store.get_sweep(sweep.id).name == "kept"
+
+
+def test_going_back_one_step_and_forth_keeps_what_both_know(migrated_url: str, store: Store):
+    running = begin(store)
+    trial, attempt = running.started()
+    measured = (
+        evaluation(2, 1.5),
+        evaluation(2, 2.5, split="general", dataset="wiki"),
+        evaluation(2, None, split="lm_eval", dataset="mmlu", scores={"acc": 0.5}),
+    )
+    store.record(running.lease, trial, attempt, Batch("running", (step(1), step(2)), measured))
+    migrate(migrated_url, "0001")
+    migrate(migrated_url)
+    (curve,) = store.curves(running.sweep_id, details=True)
+    assert (curve.step, curve.loss) == ([1, 2], [1.0, 0.5])
+    assert curve.details is not None
+    assert (curve.details["padding"], curve.details["mfu"]) == ([0.0, 0.0], [None, None])
+    (kept,) = store.evaluations(running.sweep_id)
+    assert (kept.split, kept.loss, kept.scores) == ("eval", 1.5, {})
 
 
 def test_alembic_finds_nothing_to_change(migrated_url: str):
