@@ -129,7 +129,9 @@ class Dynamics(ASHA):
 
     def _judge(self, trial: Followed) -> Decision | None:
         gate = self._gates.get(trial.info.id)
-        if gate is not None and gate.divergence is not None and "gate" not in trial.judged:
+        if gate is not None and gate.divergence is not None:
+            if "gate" in trial.judged:
+                return None  # Only its shadow runs on; there is nothing more to say about it.
             found = gate.divergence
             evidence = {**found.evidence, "point": "gate", "code": "diverged"}
             return self._decision(trial, Action.STOP, found.rule, found.reason, **evidence)
