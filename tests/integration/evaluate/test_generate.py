@@ -63,6 +63,7 @@ def one_by_one(model: Any, asked: list[list[int]], new: int, stops: set[int]) ->
         ("granite", {}),
         ("qwen3", {"head_dim": 8}),
         ("mistral", {"sliding_window": 6}),
+        ("gpt2", {"activation_function": "gelu"}),  # its positions are learned, not relative
         ("mamba", {"state_size": 4}),
     ],
 )

@@ -256,7 +256,13 @@ def test_no_more_judgments_run_at_once_than_allowed(
 def test_the_user_is_heard_while_the_judge_thinks(
     parts: Parts, judge: JudgeServer, questions: Path
 ) -> None:
-    judge.answer = lambda body, number: Reply(hang=True)
+    thought = threading.Event()
+
+    def answer(body: dict[str, Any], number: int) -> Reply:
+        thought.wait(60)
+        return Reply()
+
+    judge.answer = answer
     with pytest.raises(Interrupted) as heard:
         judged(
             parts,
@@ -264,6 +270,10 @@ def test_the_user_is_heard_while_the_judge_thinks(
             control=lambda: "pause" if judge.bodies else "go",
         )
     assert heard.value.verdict == "pause"
+    thought.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith(("judge", "evaluate-meanwhile")):
+            thread.join(60)
     assert len(judge.bodies) == 1, "no more is asked for"
 
 

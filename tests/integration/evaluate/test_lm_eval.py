@@ -121,6 +121,28 @@ def test_each_answer_and_likelihood_is_that_of_the_harness(parts: Parts, tasks: 
     parts.loss.train()
 
 
+def test_an_answer_ends_at_a_text_that_ends_it(parts: Parts) -> None:
+    from lm_eval.api.instance import Instance
+
+    from trainer.evaluate.harness_model import HarnessModel
+
+    parts.loss.eval()
+    model = HarnessModel(parts.loss.model, parts.tokenizer, cap=200, control=None)
+    passes: list[int] = []
+    hook = parts.loss.model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        counts: list[int] = []
+        for until in ([], sorted({text for text, _ in _common(parts, model)})):
+            passes.clear()
+            arguments = ("What is 3 + 1?", {"until": until, "max_gen_toks": 40})
+            model.generate_until([Instance("generate_until", {}, arguments, 0, ("t", 0, 1))])
+            counts.append(len(passes))
+    finally:
+        hook.remove()
+        parts.loss.train()
+    assert counts[1] < counts[0] == 40
+
+
 def _common(parts: Parts, model: Any) -> list[tuple[str, int]]:
     """Single characters that the model's greedy answers hold."""
     ids = torch.tensor([parts.tokenizer("What is 3 + 1?").input_ids])
