@@ -27,8 +27,8 @@ import yaml
 
 from trainer.config import TrainConfig
 from trainer.display import Display
-from trainer.errors import ConfigError, TrainerError
-from trainer.metrics import Batch
+from trainer.errors import ConfigError, RankFailed, TrainerError
+from trainer.metrics import Batch, Failure
 from trainer.recipes import RECIPES, recipe
 
 DONE, FAILED, MISTAKE, FOUND = 0, 1, 2, 3
@@ -174,7 +174,12 @@ def train(config: TrainConfig, *, verbose: bool = False) -> int:
     if rank == 0:
         print(run.data.summary(), flush=True)
         print(f"{run.total_steps:,} steps, {run.total_samples:,} samples", flush=True)
-    status = _drive(run, output if rank == 0 else None)
+    try:
+        status = _drive(run, output if rank == 0 else None)
+    except RankFailed as error:
+        _tell(error.failure, rank)
+        sys.stderr.flush()
+        os._exit(FAILED)  # leaving in order would wait for the others, and they for this one
     run.close()
     engine.leave()
     return status
@@ -199,13 +204,19 @@ def _drive(run: Any, output: Path | None) -> int:
         if display is not None:
             display.close()
     if batch.failure is not None:
-        if batch.failure.detail:
-            print(batch.failure.detail, file=sys.stderr)
-        print(f"failed ({batch.failure.code}): {batch.failure.message}", file=sys.stderr)
+        if output is not None:
+            _tell(batch.failure)
         return FAILED
     if output is not None:
         print("completed", flush=True)
     return DONE
+
+
+def _tell(failure: Failure, rank: int = 0) -> None:
+    if failure.detail:
+        print(failure.detail, file=sys.stderr)
+    where = f" on rank {rank}" if rank else ""
+    print(f"failed{where} ({failure.code}): {failure.message}", file=sys.stderr)
 
 
 def _record(batch: Batch, stream: TextIO) -> None:

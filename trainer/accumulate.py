@@ -25,7 +25,7 @@ from trainer import engine
 from trainer.attention import MicroBatch, attending
 from trainer.batches import Batches, Step
 from trainer.config import TrainConfig
-from trainer.errors import as_failure
+from trainer.errors import RankFailed, as_failure
 from trainer.fit import find_cap, halved
 from trainer.metrics import Failure
 
@@ -222,8 +222,7 @@ class Accumulator:
                 except Exception as error:
                     failure = as_failure(error)
                     if self._reduces_in_backward:
-                        self._leave_smaller_cap(failure)
-                        raise
+                        raise RankFailed(self._for_the_next(failure)) from error
             votes = self.vote(watch, loss_sum, failure, small)
             if votes.failed or (votes.verdict != "go" and turn < step.rounds - 1):
                 ahead = None
@@ -269,14 +268,21 @@ class Accumulator:
         if ran_out:
             self.news["out_of_memory"] = ran_out
 
-    def _leave_smaller_cap(self, failure: Failure) -> None:
+    def _for_the_next(self, failure: Failure) -> Failure:
+        """`failure`, and for a lack of memory a note of the cap that the next process is to use."""
         cap = halved(self._batches.cap, self._longest) if failure.code == "oom" else None
-        if cap is not None:
-            self._output.mkdir(parents=True, exist_ok=True)
-            note = self._output / _NOTE
-            beside = note.with_suffix(".tmp")
-            beside.write_text(json.dumps({"max_tokens_per_microbatch": cap}), encoding="utf-8")
-            beside.replace(note)
+        if cap is None:
+            return failure
+        self._output.mkdir(parents=True, exist_ok=True)
+        note = self._output / _NOTE
+        beside = note.with_suffix(f".{engine.rank()}")
+        beside.write_text(json.dumps({"max_tokens_per_microbatch": cap}), encoding="utf-8")
+        beside.replace(note)
+        return replace(
+            failure,
+            message=f"out of memory; started again, the run goes on from its last checkpoint with "
+            f"max_tokens_per_microbatch = {cap:,}",
+        )
 
     def _probe(self) -> None:
         """Find the cap by training on micro-batches of the longest samples, without an update."""
@@ -301,7 +307,9 @@ class Accumulator:
             self._micro_batch(batch, max(1, len(batch.targets)))
         except Exception as error:
             failure = as_failure(error)
-            if failure.code != "oom" or self._reduces_in_backward:
+            if self._reduces_in_backward:
+                raise RankFailed(failure) from error
+            if failure.code != "oom":
                 raise
         self._engine.discard()
         share = 0.0

@@ -296,7 +296,7 @@ class TrainConfig(Strict):
                 )
             if self.max_tokens_per_microbatch == "auto":
                 raise ValueError(
-                    "batching: paper makes its batches from max_tokens_per_microbatch; give a number"
+                    "batching: paper makes its batches by max_tokens_per_microbatch: give a number"
                 )
         if self.keep_best and not (self.eval_at and self.data.eval):
             raise ValueError("keep_best needs eval_at and data.eval: best by held-out loss")

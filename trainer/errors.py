@@ -4,7 +4,8 @@
     ├── ConfigError         a field of the configuration cannot work
     ├── DataError           a data file is missing or malformed (with file and line)
     ├── ModelError          the model folder or hub id cannot be trained
-    └── CheckpointError     a checkpoint is damaged or belongs to another run
+    ├── CheckpointError     a checkpoint is damaged or belongs to another run
+    └── RankFailed          this rank has failed while the others wait for it
 
 `code` is the failure code that ends up in `trainer.metrics.Failure`. They cross processes, so each
 keeps its arguments for pickle.
@@ -66,8 +67,25 @@ class CheckpointError(TrainerError):
     code = "config"
 
 
+class RankFailed(TrainerError):
+    """This rank has failed where the others can't be told: they wait inside a reduction.
+
+    The process has to end, and with it the others. `failure` is what the run reports.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+        self.code = failure.code
+
+    def __str__(self) -> str:
+        return self.failure.message
+
+
 def as_failure(error: BaseException) -> Failure:
     """How `error` is reported: its own words if it was raised on purpose, else with a traceback."""
+    if isinstance(error, RankFailed):
+        return error.failure
     if isinstance(error, TrainerError):
         return Failure(code=error.code, message=str(error))
     detail = "".join(traceback.format_exception(error))

@@ -28,7 +28,7 @@ from trainer.build import build
 from trainer.check import size_problems
 from trainer.config import EvalSet, Split, TrainConfig
 from trainer.data import TokenSet, cache_dir, load_data
-from trainer.errors import CheckpointError, ConfigError, as_failure
+from trainer.errors import CheckpointError, ConfigError, RankFailed, as_failure
 from trainer.evaluate import BaseLosses, Evaluator, Interrupted, base_key
 from trainer.flops import peak_flops, utilisation
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, Failure, StepRecord, finite
@@ -114,6 +114,10 @@ class Run:
             What happened. It ends early after the step that reaches a point of `eval_at`, with
             that step's evaluations. The last call, status `completed`, carries the final
             evaluations and the export. Rank 0's is authoritative; status is equal everywhere.
+
+        Raises:
+            RankFailed: this rank failed while the others wait for it (ZeRO 2 and 3, more than one
+                rank). The process is to end.
         """
         if self._status != "running":
             return self._batch(_Report(), self._status)
@@ -121,6 +125,9 @@ class Run:
         try:
             return self._advance(report, time.monotonic() + seconds, control or _go)
         except Exception as error:
+            if isinstance(error, RankFailed) and engine.world_size() > 1:
+                self._status = "failed"
+                raise
             return self._failed(report, as_failure(error))
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.environment import Environment
 from orchestrator.raytune.assignment import Assignment, GroupShape
+from trainer.errors import TrainerError, as_failure
 from trainer.metrics import Batch, Failure
 
 Control = Literal["go", "pause", "stop"]
@@ -128,6 +129,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, (exceptions.RayActorError, exceptions.WorkerCrashedError)):
         return Failure("error", f"a worker process died: {_first_line(error)}", detail)
     cause = getattr(error, "cause", None) or error
+    if isinstance(cause, TrainerError):
+        return as_failure(cause)
     return Failure("error", f"{type(cause).__name__}: {_first_line(cause)}", detail)
 
 
@@ -231,7 +234,7 @@ def _rank_of_cause(error: BaseException) -> int:
     """How likely the error is the cause, rather than a peer's broken connection."""
     if isinstance(error, exceptions.OutOfMemoryError):
         return 3
-    if isinstance(error, exceptions.RayActorError):
+    if isinstance(error, (exceptions.RayActorError, TrainerError)):
         return 2
     return 0 if "onnection" in str(error) else 1
 

@@ -139,20 +139,23 @@ class TestOnOneRank:
 def rank_main(plan: Path) -> None:
     """Train as told; only rank 1's device is small."""
     from trainer import engine
+    from trainer.errors import RankFailed
 
     rank = int(os.environ["RANK"])
     engine.join(rank, 2, "127.0.0.1", int(os.environ["MASTER_PORT"]), rank)
     told = json.loads(plan.read_text())
-    batches = train(told["config"], told["limit"] if rank == 1 else None)
+    try:
+        batches = train(told["config"], told["limit"] if rank == 1 else None)
+    except RankFailed as error:
+        print(json.dumps(asdict(error.failure)), flush=True)
+        os._exit(7)  # the other rank is inside a reduction that will never end
     if rank == 0:
         print(json.dumps([asdict(b) for b in batches]))
-    if batches[-1].status == "failed":
-        os._exit(7)  # the other rank is inside a reduction that will never end
     engine.leave()
 
 
-def launch(folder: Path, config: dict[str, Any], limit: int) -> tuple[int, list[dict[str, Any]]]:
-    """Rank 1's exit code, and rank 0's batches if they came to an end."""
+def launch(folder: Path, config: dict[str, Any], limit: int) -> tuple[int, Any]:
+    """Rank 1's exit code, and rank 0's batches; or, if it failed, rank 1's failure."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps({"config": config, "limit": limit}))
     with socket.socket() as free:
@@ -171,7 +174,7 @@ def launch(folder: Path, config: dict[str, Any], limit: int) -> tuple[int, list[
     ]
     first, second = processes
     try:
-        second.communicate(timeout=120)
+        told, _ = second.communicate(timeout=120)
         if second.returncode:  # as torchrun does when one rank has failed
             first.kill()
         out, _ = first.communicate(timeout=120)
@@ -179,7 +182,7 @@ def launch(folder: Path, config: dict[str, Any], limit: int) -> tuple[int, list[
         for process in processes:
             process.kill()
             process.communicate()
-    return second.returncode, [] if second.returncode else json.loads(out)
+    return second.returncode, json.loads(told if second.returncode else out)
 
 
 @pytest.mark.usefixtures("process_group")
@@ -208,8 +211,10 @@ def test_where_gradients_are_reduced_on_the_way_the_next_process_uses_half_the_c
         "max_tokens_per_microbatch": 256,
         "effective_batch_size": 30,
     }
-    code, _ = launch(tmp_path, config, 140)
+    code, failure = launch(tmp_path, config, 140)
     assert code == 7
+    assert failure["code"] == "oom"
+    assert "max_tokens_per_microbatch = 128" in failure["message"]
     code, again = launch(tmp_path, config, 140)
     assert code == 0
     assert notes(again)["max_tokens_per_microbatch"] == 128
