@@ -119,8 +119,12 @@ class PaperBatches:
 
     def simulated(self) -> tuple[float, float]:
         """Mean and standard deviation of the first epoch's batches, in samples."""
-        sizes = self._epoch(0).sizes(self.accumulation)
+        sizes = self.batch_sizes()
         return float(sizes.mean()), float(sizes.std())
+
+    def batch_sizes(self, epoch: int = 0) -> Indices:
+        """Samples of each step of an epoch."""
+        return self._epoch(epoch).sizes(self.accumulation)
 
     # --- the capacity -------------------------------------------------------------------------
 

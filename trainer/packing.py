@@ -24,11 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from trainer import packing_kernels as kernels
+from trainer.packing_bins import ENDLESS, UNLIMITED, best_fit, longest_first, refine
 
 Indices = npt.NDArray[np.int64]
 Lengths = Sequence[int] | npt.NDArray[np.integer]
@@ -169,10 +171,17 @@ def plan_steps(
     costs = sizes + sizes * sizes / quadratic_tokens
     rank = np.zeros(count, dtype=np.int64)
     micro = np.zeros(count, dtype=np.int64)
-    overhead = float(MICRO_BATCH_TOKENS)
-    kernels.compiled().plan_many(
-        sizes, costs, bounds, ranks, cap, padded, equal_counts, overhead, rank, micro
-    )
+    planner = kernels.compiled()
+    edges = bounds.tolist()
+    for a, b in pairwise(edges):
+        step = (sizes[a:b], costs[a:b], ranks, cap)
+        if padded:
+            overhead = float(MICRO_BATCH_TOKENS)
+            planner.plan_padded(*step, equal_counts, overhead, rank[a:b], micro[a:b])
+        elif equal_counts:
+            planner.plan_lockstep(*step, rank[a:b], micro[a:b])
+        else:
+            planner.plan_free(*step, rank[a:b], micro[a:b])
     return StepPlans(bounds, ranks, equal_counts, order, rank, micro)
 
 
@@ -220,8 +229,8 @@ def spread(costs: Sequence[float], ranks: int) -> list[list[int]]:
     falling = [float(costs[i]) for i in order]
     nothing = [0] * len(order)
     where = [-1] * len(order)
-    kernels.longest_first(falling, nothing, ranks, kernels.UNLIMITED, kernels.ENDLESS, 0, where)
-    kernels.refine(falling, nothing, list(range(len(order))), [kernels.UNLIMITED] * ranks, where)
+    longest_first(falling, nothing, ranks, UNLIMITED, ENDLESS, 0, where)
+    refine(falling, nothing, list(range(len(order))), [UNLIMITED] * ranks, where)
     result: list[list[int]] = [[] for _ in range(ranks)]
     for i, rank in zip(order, where, strict=True):
         result[rank].append(i)
@@ -232,7 +241,7 @@ def packed_bins(sizes: Sequence[int], cap: int) -> list[list[int]]:
     """Best fit decreasing: each item goes into the fullest bin that still takes it."""
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     where = [0] * len(order)
-    count = kernels.best_fit([int(sizes[i]) for i in order], cap, where)
+    count = best_fit([int(sizes[i]) for i in order], cap, where)
     bins: list[list[int]] = [[] for _ in range(count)]
     for i, place in zip(order, where, strict=True):
         bins[place].append(i)
