@@ -1,0 +1,183 @@
+"""Writes docs/performance.md from the files in benchmarks/results.
+
+    python -m benchmarks.performance [--out docs/performance.md]
+
+Nothing on the page is written by hand but the words: run a benchmark again and then this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+
+Result = dict[str, Any]
+
+HEAD = """# Performance
+
+Each figure comes from a script that measures the peer on the same work, in the same run:
+`python -m benchmarks.NAME [--quick] --out FILE.json`. Machines differ and are noisy, so the ratio
+is what counts: above 1, winnow is better. This page is made from `benchmarks/results/` by
+`python -m benchmarks.performance`.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=PAGE)
+    out: Path = parser.parse_args(arguments).out
+    results = {file.stem: json.loads(file.read_text("utf-8")) for file in RESULTS.glob("*.json")}
+    out.write_text(page(results), "utf-8")
+    print(f"{out}: {', '.join(sorted(results))}")
+    return 0
+
+
+def page(results: dict[str, Result]) -> str:
+    """The whole page; results without a section of their own get the common one."""
+    names = [name for name in _SECTIONS if name in results]
+    names += sorted(results.keys() - _SECTIONS.keys())
+    sections = [_section(name, results[name]) for name in names]
+    return "\n".join([HEAD, *sections])
+
+
+def _section(name: str, result: Result) -> str:
+    body = _SECTIONS.get(name, _times)(result)
+    quick = " A quick run, on less work." if result["quick"] else ""
+    return f"## {result['name']}\n\n{body}\n{_setting(name, result)}{quick}\n"
+
+
+# --- sections ---------------------------------------------------------------------------------
+
+
+def _times(result: Result) -> str:
+    """Every measure in seconds: medians of both sides."""
+    rows = [
+        (
+            definition,
+            _seconds(result["ours"][f"{key}_s"]),
+            _seconds(result["peer"][f"{key}_s"]),
+            f"**{result['ratio'][key]:g} ×**",
+            _target(result["target"].get(key)),
+        )
+        for key, definition in result["definition"].items()
+    ]
+    return _table(("", "winnow", result["peer"]["name"], "faster", "target"), rows)
+
+
+def _throughput(result: Result) -> str:
+    rows = [
+        (
+            f"{result['work'][f'{size}_parameters']:,} parameters",
+            f"{speeds['ours']:,.0f}",
+            f"{speeds['peer']:,.0f}",
+            f"**{result['ratio'][size]:g} ×**",
+            f"{result['processor_time_ratio'][size]:g} ×",
+            _target(result["target"].get(size)),
+            f"`{result['peer_settings'][size]['chosen']}`",
+        )
+        for size, speeds in result["tokens_per_second"].items()
+    ]
+    head = (
+        "tokens/s", "winnow", result["peer"]["name"], "ratio",
+        "of processor time", "target", "its best setting",
+    )  # fmt: skip
+    loss = max(result["largest_loss_difference"].values())
+    gpu = result["gpu"]
+    on_gpu = "On a GPU: not run." if gpu == "not run" else f"On a GPU: {json.dumps(gpu)}"
+    return f"{_table(head, rows)}\nLosses of both sides agree to {loss:.1e}. {on_gpu}\n"
+
+
+def _packing(result: Result) -> str:
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for cell in result["cells"]:
+        groups.setdefault((cell["set"], cell["attention"], cell["mode"]), []).append(cell)
+    rows: list[tuple[str, ...]] = []
+    for (name, attention, mode), cells in groups.items():
+        row = [f"{name}, {attention}, {mode}"]
+        for measure in ("efficiency", "balance"):
+            ours = [cell["ours"][measure] for cell in cells]
+            ratios = [cell["ratio"][measure] for cell in cells]
+            row += [_range(ours), _range(ratios)]
+        rows.append(tuple(row))
+    ratio, ours, peer = result["ratio"], result["ours"], result["peer"]
+    head = ("cells", "efficiency", "over the best peer's", "balance", "over the best peer's")
+    return (
+        f"{_table(head, rows)}\n"
+        f"At least the best peer's: efficiency in {ratio['efficiency_reached']}, balance in "
+        f"{ratio['balance_reached']}, both together (utilisation) in "
+        f"{ratio['utilisation_reached']} of {ratio['cells']} cells. "
+        f"The slowest plan of {result['work']['samples']:,} samples took "
+        f"{ours['slowest_planning_s']:.2f} s (target {result['target']['planning_s']:g} s); "
+        f"{peer['name']} takes {peer['slowest_planning_s']:.1f} s.\n\n{_batches(result)}"
+    )
+
+
+def _batches(result: Result) -> str:
+    """How well each meets the effective batch."""
+    rows: list[tuple[str, ...]] = []
+    for entry in result["batches"]:
+        row = [f"{entry['set']}, {entry['ranks']} ranks, {entry['batch_size']:,}"]
+        for side in ("ours", "instructlab", "paper", "trl"):
+            found = entry.get(side)
+            row.append(
+                f"{found['mean']:,.1f} ± {found['sd']:,.1f}" if found and "mean" in found else "—"
+            )
+        rows.append(tuple(row))
+    head = ("samples a step", "winnow", "instructlab-training", "the study's sampler", "TRL")
+    return _table(head, rows)
+
+
+_SECTIONS: dict[str, Callable[[Result], str]] = {
+    "turnaround": _times,
+    "throughput": _throughput,
+    "packing": _packing,
+    "accumulation": _times,
+    "cache": _times,
+}
+
+
+# --- words and tables -------------------------------------------------------------------------
+
+
+def _setting(name: str, result: Result) -> str:
+    work = ", ".join(
+        f"{value:,} {key.replace('_', ' ')}"
+        for key, value in result["work"].items()
+        if isinstance(value, int)
+    )
+    versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    machine = result["machine"]
+    return (
+        f"`benchmarks/{name}.py`, [all figures](../benchmarks/results/{name}.json). Work: {work}. "
+        f"{machine['system']}, {machine['cpus']} CPUs, load {machine['load_1m']:g}; {versions}."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.4f}", f"{max(values):.4f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value < 100 else f"{value:,.0f} s"
+
+
+def _target(value: float | None) -> str:
+    return "" if value is None else f"≥ {value:g} ×"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
