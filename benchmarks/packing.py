@@ -168,8 +168,6 @@ def compare(quick: bool, console: Console) -> dict[str, Any]:
     batches = [
         measure_batches(s, ranks, drawn[s.name], rows) for s in SETS for ranks in ranks_of(quick)
     ]
-        measure_batches(s, ranks, drawn[s.name], rows) for s in SETS for ranks in ranks_of(quick)
-    ]
     for entry in planning:
         add_peer_planning(entry, cells, peer)
     return {
