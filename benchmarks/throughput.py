@@ -3,11 +3,11 @@
     python -m benchmarks.throughput --against trl [--quick] [--device cuda] --out throughput.json
 
 Both sides fine-tune the same random Llamas (see `throughput_work.py`) on the same samples with the
-same targets, effective batches, AdamW and learning rate, in one process with equally many threads (one,
-unless told otherwise); on CPU in fp32. That the losses of all steps agree is checked. Counted are real tokens only, from
-the end of the first step, which warms up, to the end of the last. Ours is a whole run as in the
-product: planning, collation, clipping, records. TRL runs in an environment of its own, which the
-script makes; nothing is evaluated or saved on either side.
+same targets, effective batches, AdamW and learning rate, in one process with equally many threads
+(one, unless told otherwise); on CPU in fp32. That the losses of all steps agree is checked. Counted
+are real tokens only, from the end of the first step, which warms up, to the end of the last. Ours
+is a whole run as in the product: planning, collation, clipping, records. TRL runs in an environment
+of its own, which the script makes; nothing is evaluated or saved on either side.
 
 TRL is tried with padded rows, with padding-free rows and with packing, in micro-batches of several
 sizes; the fastest setting goes on to be measured, in turns with ours. Its samples come sorted by
