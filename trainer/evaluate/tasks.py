@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import glob
 import os
@@ -29,8 +30,9 @@ Problem = tuple[str, str]
 LOCAL_FORMATS = ("json", "csv", "parquet", "arrow", "text")
 """Values of `dataset_path` that read the files named in `dataset_kwargs`."""
 
-_UNCHECKED = 40
+_MOST_READ = 200
 """A group of more tasks than this is one of the harness's own: only its names are checked."""
+_TRUE = ("1", "on", "yes", "true")
 
 
 def problems(config: TrainConfig, environment: Mapping[str, str] | None = None) -> list[Problem]:
@@ -38,20 +40,22 @@ def problems(config: TrainConfig, environment: Mapping[str, str] | None = None) 
 
     Args:
         config: the run.
-        environment: where the judge's key is looked for; the process's own if None.
+        environment: where the judge's key and the hub's settings are looked for; the process's
+            own if None.
     """
+    environment = os.environ if environment is None else environment
     found: list[Problem] = []
     if config.lm_eval is not None:
-        found += _harness_problems(config.lm_eval)
+        found += _harness_problems(config.lm_eval, environment)
     if config.judge is not None:
-        found += _judge_problems(config.judge, os.environ if environment is None else environment)
+        found += _judge_problems(config.judge, environment)
     return found
 
 
 # --- lm-evaluation-harness ----------------------------------------------------------------------
 
 
-def _harness_problems(settings: LmEval) -> list[Problem]:
+def _harness_problems(settings: LmEval, environment: Mapping[str, str]) -> list[Problem]:
     own = harness_tasks()
     if own is None:
         return [("/lm_eval", "lm_eval needs the package lm-eval: pip install lm-eval")]
@@ -77,7 +81,9 @@ def _harness_problems(settings: LmEval) -> list[Problem]:
                 (pointer, f"task {twice[0]} is in both {owners[twice[0]]} and {name}; name it once")
             )
         owners |= dict.fromkeys(names, name)
-        found += [(pointer, message) for message in _task_problems(index, names, own)]
+        tasks = list(_read_tasks(index, names, own))
+        found += [(pointer, message) for message in _task_problems(tasks)]
+        found += [(pointer, message) for message in _not_cached(tasks, environment)]
     return found
 
 
@@ -110,16 +116,20 @@ def _unknown(name: str, index: Mapping[str, Entry], folder: Path | None) -> str:
     return f"unknown task {name!r}: not in lm-evaluation-harness{where}{hint}"
 
 
-def _task_problems(index: Mapping[str, Entry], names: set[str], own: Path) -> Iterator[str]:
+def _read_tasks(
+    index: Mapping[str, Entry], names: set[str], own: Path
+) -> Iterator[tuple[Entry, dict[str, Any]]]:
     entries = [entry for name in sorted(names) if (entry := index.get(name)) and entry.file]
-    if len(entries) > _UNCHECKED:
+    if len(entries) > _MOST_READ:
         entries = [entry for entry in entries if entry.file and own not in entry.file.parents]
     for entry in entries:
         assert entry.file is not None
-        try:
-            task = read_task(entry.file)
-        except (OSError, ValueError, yaml.YAMLError):
-            continue  # told by _broken_files
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):  # told by _broken_files
+            yield entry, read_task(entry.file)
+
+
+def _task_problems(tasks: list[tuple[Entry, dict[str, Any]]]) -> Iterator[str]:
+    for entry, task in tasks:
         if task.get("unsafe_code"):
             yield (
                 f"task {entry.name} runs code that the model writes, which winnow doesn't do; "
@@ -128,6 +138,36 @@ def _task_problems(index: Mapping[str, Entry], names: set[str], own: Path) -> It
         if task.get("doc_to_image") or task.get("doc_to_audio"):
             yield f"task {entry.name} needs a model that sees or hears; leave it out"
         yield from _missing_data(entry, task)
+
+
+def _not_cached(
+    tasks: list[tuple[Entry, dict[str, Any]]], environment: Mapping[str, str]
+) -> Iterator[str]:
+    """Data sets of the hub that a run without a network won't find."""
+    offline = [
+        name
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+        if environment.get(name, "").lower() in _TRUE
+    ]
+    if not offline:
+        return
+    home = Path(environment.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    hub = Path(environment.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    made = Path(environment.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
+    seen: set[str] = set()
+    for entry, task in tasks:
+        source = task.get("dataset_path")
+        if not isinstance(source, str) or source in seen or source in LOCAL_FORMATS:
+            continue
+        seen.add(source)
+        places = (hub / f"datasets--{source.replace('/', '--')}", made / source.replace("/", "___"))
+        if "custom_dataset" in task or source.startswith((".", "/", "~")):
+            continue
+        if not any(place.is_dir() for place in places):
+            yield (
+                f"task {entry.name} needs the data set {source}, which is not in {home}, and "
+                f"{offline[0]} is set; fetch it once where there is a network"
+            )
 
 
 def _missing_data(entry: Entry, task: dict[str, Any]) -> Iterator[str]:

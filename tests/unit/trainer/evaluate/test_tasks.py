@@ -130,6 +130,20 @@ def test_data_is_looked_for_only_where_it_is_local(
     assert bool(harness("one", include_path=str(tmp_path))) == missing
 
 
+def test_without_a_network_data_must_be_in_the_cache(tmp_path: Path) -> None:
+    wanted = config(lm_eval={"tasks": ("gsm8k", "mmlu")})
+    environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    found = problems(wanted, environment)
+    assert [pointer for pointer, _ in found] == ["/lm_eval/tasks/0", "/lm_eval/tasks/1"]
+    assert "gsm8k, which is not in" in found[0][1]
+    assert "HF_HUB_OFFLINE is set" in found[0][1]
+    (tmp_path / "hub" / "datasets--cais--mmlu").mkdir(parents=True)
+    (tmp_path / "datasets" / "openai___gsm8k").mkdir(parents=True)
+    (tmp_path / "datasets" / "gsm8k").mkdir(parents=True)
+    assert problems(wanted, environment) == []
+    assert problems(wanted, {"HF_HOME": str(tmp_path / "empty")}) == [], "it can be downloaded"
+
+
 # --- the judge --------------------------------------------------------------------------------
 
 
