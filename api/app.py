@@ -57,7 +57,7 @@ def create_app(
     app.state.services = Services(
         settings=settings,
         store=store,
-        preflight=check_files or partial(preflight, cache_dir=cache),
+        preflight=check_files or partial(preflight, cache_dir=cache, here=settings.ray_is_here),
     )
     errors.install(app)
 

@@ -41,10 +41,14 @@ def preflight(
     spec: SweepSpec,
     *,
     cache_dir: str,
+    here: bool = True,
     timeout: float = TIMEOUT,
     command: Sequence[str] = (sys.executable, "-m", "trainer", "check", "-"),
 ) -> Preflight:
-    """Check `spec`'s files, model and largest effective batch. Blocks until done."""
+    """Check `spec`'s files, model, memory and largest effective batch. Blocks until done.
+
+    `here`: trials run on this machine, so its GPUs and memory are those that count.
+    """
     size, size_pointer = largest_batch(spec)
     params = any_params(spec.space)
     if "effective_batch_size" in params:
@@ -52,7 +56,9 @@ def preflight(
     config = resolve(
         spec, params, output_dir="/nonexistent", cache_dir=cache_dir, **benchmarks(spec)
     )
-    code, out, err = _run(command, config.model_dump_json().encode(), timeout)
+    device = "gpu" if spec.resources.gpus_per_trial else "cpu"
+    shape = ("--ranks", str(spec.resources.ranks), "--device", device if here else "elsewhere")
+    code, out, err = _run((*command, *shape), config.model_dump_json().encode(), timeout)
     if code is None:
         return Preflight(
             errors=(

@@ -55,6 +55,12 @@ class Settings(BaseSettings):
         """What of this process's environment is passed on."""
         return self._environment
 
+    @property
+    def ray_is_here(self) -> bool:
+        """Whether trials run on this machine."""
+        host = (self.ray_address or "127.0.0.1").rsplit("://", 1)[-1].rsplit(":", 1)[0]
+        return host in ("127.0.0.1", "localhost", "local", "[::1]")
+
     def secrets(self) -> set[str]:
         """Values that must not be written down."""
         password = urlsplit(self.database_url).password

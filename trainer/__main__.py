@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("model", help="a hub id, e.g. meta-llama/Llama-3.2-3B")
         return fetch(parser.parse_args(arguments[1:]).model)
     parser.add_argument("config", help="YAML or JSON file of the run; - for standard input")
-    if not command:
+    if command:
+        parser.add_argument("--ranks", type=int, help="how many train together")
+        parser.add_argument("--device", choices=("gpu", "cpu", "elsewhere"), help="what they use")
+    else:
         parser.add_argument("--verbose", action="store_true", help="let DeepSpeed log")
     options = parser.parse_args(arguments[1:] if command else arguments)
     try:
@@ -62,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors = [{"pointer": error.pointer, "message": str(error)}]
         print(json.dumps({"ok": False, "errors": errors}))
         return FOUND
-    return check(config) if command else train(config, verbose=options.verbose)
+    if command:
+        return check(config, ranks=options.ranks, device=options.device)
+    return train(config, verbose=options.verbose)
 
 
 _COMMANDS = {
@@ -129,11 +134,11 @@ def read_config(path: str) -> TrainConfig:
         ) from None
 
 
-def check(config: TrainConfig) -> int:
+def check(config: TrainConfig, *, ranks: int | None = None, device: Any = None) -> int:
     """Print what is wrong with `config` as one line of JSON."""
     from trainer.check import check as run_check
 
-    report = run_check(config)
+    report = run_check(config, ranks=ranks, device=device)
     print(json.dumps(report.asdict()), flush=True)
     return DONE if report.ok else FOUND
 

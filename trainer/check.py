@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from trainer import curriculum, memory
 from trainer.config import Source, TrainConfig
@@ -20,6 +20,7 @@ from trainer.evaluate import tasks
 from trainer.model import check_model, count_parameters, load_tokenizer
 
 T = TypeVar("T")
+Device = Literal["gpu", "cpu", "elsewhere"]
 
 
 @dataclass(slots=True)
@@ -34,14 +35,16 @@ class Finding:
 class Report:
     """What was found.
 
-    Counts are of usable samples, by set name for those held out; `too_long` maps a path to those
-    left out. `train_tokens` are all tokens of the training samples, `train_targets` those that are
-    learned; `longest` and `mean_length` are in tokens.
+    Counts are of usable samples, by set name for those held out; `train_sets` are in the order of
+    the configuration. `too_long` maps a path to those left out. `train_tokens` are all tokens of
+    the training samples, `train_targets` those that are learned; `longest` and `mean_length` are
+    in tokens.
     """
 
     ok: bool = True
     errors: list[Finding] = field(default_factory=list[Finding])
     train_samples: int = 0
+    train_sets: list[int] = field(default_factory=list[int])
     too_long: dict[str, int] = field(default_factory=dict[str, int])
     train_tokens: int = 0
     train_targets: int = 0
@@ -60,14 +63,15 @@ class Report:
         self.errors.append(Finding(pointer, message))
 
 
-def check(config: TrainConfig, *, ranks: int | None = None) -> Report:
+def check(config: TrainConfig, *, ranks: int | None = None, device: Device | None = None) -> Report:
     """Check model, tokenizer, data, sizes, memory and benchmarks.
 
     Everything is looked at, so errors come together.
 
     Args:
         config: the run.
-        ranks: GPUs that train together, where it is known.
+        ranks: GPUs, or processes on CPU, that train together, where it is known.
+        device: what they train on; `elsewhere`: another machine, whose memory isn't known here.
     """
     report = Report()
     for pointer, message in tasks.problems(config):
@@ -104,11 +108,16 @@ def check(config: TrainConfig, *, ranks: int | None = None) -> Report:
     report.too_long = dict(loader.too_long)
     _count(report, train)
     if len(train) == len(config.data.train):
-        sizes = [len(samples) for samples in train]
+        sizes = report.train_sets = [len(samples) for samples in train]
         problems = size_problems(config, report.train_samples, report.longest, sets=sizes)
-        if not problems and config.max_samples != 0:
+        if not problems and config.max_samples != 0 and device != "elsewhere":
             problems = memory.problems(
-                config, folder, report.longest, ranks=ranks, parameters=report.parameters
+                config,
+                folder,
+                report.longest,
+                ranks=ranks,
+                device=device,
+                parameters=report.parameters,
             )
         for pointer, message in problems:
             report.blame(pointer, message)

@@ -89,3 +89,18 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started() -> None:
 @pytest.mark.parametrize("text", ["[]", "null", "{}", "nonsense"])
 def test_an_answer_that_is_none_is_never_taken_for_a_pass(text: str) -> None:
     assert run(f"print({text!r})").errors
+
+
+def seen_arguments(spec: SweepSpec, **options: bool) -> list[str]:
+    """What the check is told about the machine."""
+    code = "import json, sys; print(json.dumps({'ok': True, 'seen': sys.argv[1:]}))"
+    command = (sys.executable, "-c", code)
+    return preflight(spec, cache_dir="/c", command=command, **options).facts["seen"]
+
+
+def test_memory_is_judged_by_what_a_trial_gets_and_only_where_it_runs() -> None:
+    two = sweep(resources={"workers_per_trial": 2})
+    eight = sweep(resources={"gpus_per_trial": 8})
+    assert seen_arguments(two) == ["--ranks", "2", "--device", "cpu"]
+    assert seen_arguments(eight) == ["--ranks", "8", "--device", "gpu"]
+    assert seen_arguments(eight, here=False) == ["--ranks", "8", "--device", "elsewhere"]
