@@ -316,7 +316,7 @@ def measure_planning(lengths: LengthSet, count: int, quick: bool) -> dict[str, A
 
 def _one_step(drawn: Lengths, batch_size: int, arguments: dict[str, Any]) -> float:
     taken: list[float] = []
-    for step in range(9 if batch_size == BATCHES[0] else 3):
+    for step in range(9 if batch_size == BATCHES[0] else 1):
         batch = drawn[step * batch_size : (step + 1) * batch_size].tolist()
         began = time.perf_counter()
         plan_step(batch, **arguments)
