@@ -74,8 +74,9 @@ class LiveTrial:
         """The objective, from the latest evaluations; None if it is missing or wasn't finite."""
         found = self._of(metric.kind, metric.dataset)
         if metric.kind in ("lm_eval", "judge"):
-            figures = [f for e in found if (f := figure(e.scores, metric.name)) is not None]
-            return figures[0] if figures else None
+            names = (metric.name, f"category/{metric.name}")
+            figures = [figure(e.scores, name) for e in found for name in names]
+            return next((f for f in figures if f is not None), None)
         if metric.name == "loss":
             return _mean_loss(found)
         scored = [e for e in found if e.exact_match is not None]

@@ -21,7 +21,15 @@ FORMS = (
 )
 _MEASURED: dict[str, tuple[str, ...]] = {"eval": ("loss", "exact_match"), "general": ("loss",)}
 _LOWER = frozenset(
-    ("loss", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score")
+    (
+        "unparsed",
+        "loss",
+        "perplexity",
+        "word_perplexity",
+        "byte_perplexity",
+        "bits_per_byte",
+        "brier_score",
+    )
 )
 _HIGHER = frozenset(
     ("exact_match", "score", "acc", "acc_norm", "em", "f1", "mcc", "bleu", "pass@1", "mc1", "mc2")
@@ -41,7 +49,7 @@ class Metric:
     def natural_mode(self) -> Mode | None:
         """Which way is better; None if the name doesn't tell."""
         name = self.name.partition(",")[0]
-        if self.kind == "judge" or name in _HIGHER:
+        if name in _HIGHER or (self.kind == "judge" and name != "unparsed"):
             return "max"
         return "min" if name in _LOWER else None
 
@@ -54,7 +62,7 @@ def parse_metric(text: str) -> Metric:
         return Metric(kind, dataset or None, name)
     if kind == "lm_eval" and dataset and name:
         return Metric(kind, dataset, name)
-    if kind == "judge" and name and not slash:
+    if kind == "judge" and name and dataset in ("", "category"):
         return Metric(kind, None, name)
     hint = "; the winner is chosen on eval, and test only reports it" if kind == "test" else ""
     raise ValueError(f"'{text}' names nothing that is measured{hint}; give one of {FORMS}")

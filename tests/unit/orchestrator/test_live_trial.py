@@ -28,7 +28,7 @@ def trial() -> LiveTrial:
                 "lm_eval", "gsm8k", scores={"exact_match,strict": 0.1, "exact_match,any": 0.2}
             ),
             measured("lm_eval", "plain", scores={"acc": 0.75}),
-            measured("judge", "mt_bench", scores={"score": 6.5, "writing": 7.0}),
+            measured("judge", "mt_bench", scores={"score": 6.5, "category/writing": 7.0}),
         ]
     )
     return found
@@ -48,6 +48,7 @@ def trial() -> LiveTrial:
         ("lm_eval/gsm8k/exact_match,any", 0.2),
         ("judge/score", 6.5),
         ("judge/writing", 7.0),
+        ("judge/category/writing", 7.0),
     ],
 )
 def test_each_metric_has_its_value(trial: LiveTrial, metric: str, value: float) -> None:

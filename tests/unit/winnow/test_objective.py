@@ -22,6 +22,8 @@ from winnow.objective import Metric, parse_metric
         ("lm_eval/odd/figure", Metric("lm_eval", "odd", "figure"), None),
         ("judge/score", Metric("judge", None, "score"), "max"),
         ("judge/writing", Metric("judge", None, "writing"), "max"),
+        ("judge/category/writing", Metric("judge", None, "writing"), "max"),
+        ("judge/unparsed", Metric("judge", None, "unparsed"), "min"),
     ],
 )  # fmt: skip
 def test_each_form_says_where_to_look_and_which_way_is_better(
