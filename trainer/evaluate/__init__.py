@@ -13,11 +13,14 @@ stop raises `Interrupted` (with its `verdict`) on all of them. Before a run, wit
 
     problems(config)        what is wrong with its benchmarks and its judge: JSON pointer, message
 
-    extract.py     what of an answer is compared          tasks.py       mistakes found before a run
-    generate.py    batched greedy answers                 task_index.py  names of benchmarks
-    turns.py       ranks in step, and interruptions       lm_eval.py     lm-evaluation-harness
-    evaluator.py   loss and exact match                   questions.py   the judge's questions
-    retention.py   the base model's loss, measured once   judge.py       grading
+    evaluator.py      loss and exact match; where the loop finds everything
+    extract.py        what of an answer is compared
+    generate.py       batched greedy answers          batches.py     how prompts are put together
+    turns.py          ranks in step, interruptions    retention.py   the base model's loss, kept
+    lm_eval.py        benchmarks                      harness_model.py  requests shared among ranks
+    judge.py          a judge's grades                grader.py      the judge's endpoint
+    tasks.py          mistakes found before a run     task_index.py  names of benchmarks
+    questions.py      the judge's questions
 
 Importing this package imports neither torch, nor lm_eval, nor openai.
 """

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lm_eval.api.task
@@ -29,7 +30,7 @@ from trainer.config import LmEval
 from trainer.errors import ConfigError, TrainerError
 from trainer.evaluate.harness_model import HarnessModel
 from trainer.evaluate.task_index import Entry as Named
-from trainer.evaluate.task_index import harness_tasks, read_index
+from trainer.evaluate.task_index import harness_tasks, read_index, task_names
 from trainer.evaluate.tasks import LOCAL_FORMATS
 from trainer.evaluate.turns import Control, in_step, meanwhile
 from trainer.metrics import Evaluation
@@ -68,7 +69,8 @@ def run_tasks(
 
     Returns:
         `scores` by metric (`acc`, `acc_norm`, …) with `…_stderr`. Where a task has several filters,
-        the bare name is the first one's and `metric,filter` names each.
+        the bare name is the first one's and `metric,filter` names each. A tag, or a group without
+        an aggregate of its own, has the mean of its tasks.
 
     Raises:
         ConfigError: a task can't be loaded; names it.
@@ -95,6 +97,7 @@ def run_tasks(
         for name, values in {**results["results"], **(results.get("groups") or {})}.items()
     ]
     found = engine.gather(found)[0]  # rank 0 alone has standard errors
+    found = _with_means(settings, dict(found))
     seconds = (time.monotonic() - began) / max(1, len(found))
     return [
         Evaluation(
@@ -107,9 +110,32 @@ def run_tasks(
             seconds=seconds,
             scores=values,
         )
-        for name, values in found
+        for name, values in found.items()
         if values
     ]
+
+
+def _with_means(
+    settings: LmEval, found: dict[str, dict[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The results, and for each wanted name without any of its own (a tag, a group that has no
+    aggregate) the plain mean over its tasks of the metrics that all of them have."""
+    index = read_index(_folder(settings))
+    for name in settings.tasks:
+        parts = [found[task] for task in sorted(task_names(index, name)) if task in found]
+        if found.get(name) or not parts:
+            continue
+        shared = set.intersection(*(set(part) for part in parts))
+        found[name] = {
+            metric: fmean(part[metric] for part in parts)
+            for metric in parts[0]
+            if metric in shared and "_stderr" not in metric
+        }
+    return found
+
+
+def _folder(settings: LmEval) -> Path | None:
+    return Path(settings.include_path).expanduser() if settings.include_path is not None else None
 
 
 def scores(values: dict[str, Any]) -> dict[str, float]:
@@ -140,7 +166,7 @@ def load_tasks(settings: LmEval) -> Any:
     """
     names = list(settings.tasks)
     try:
-        tasks: Any = _manager(settings.include_path).load(names)
+        tasks: Any = _manager(_folder(settings)).load(names)
     except Exception as error:
         raise ConfigError(
             f"lm_eval: {', '.join(names)} can't be loaded: {type(error).__name__}: {error}",
@@ -169,10 +195,9 @@ def _loaded_by_all(settings: LmEval, control: Control | None) -> Any:
     return before if first else after
 
 
-def _manager(include_path: str | None) -> TaskManager:
+def _manager(folder: Path | None) -> TaskManager:
     """The harness's task manager with our index: its own takes ten seconds to make."""
     manager = TaskManager(include_defaults=False)
-    folder = Path(include_path).expanduser() if include_path is not None else None
     own = harness_tasks()
     for name, named in read_index(folder).items():
         manager.task_index[name] = _entry(named, own)

@@ -80,6 +80,15 @@ def test_scores_are_those_of_the_harness(parts: Parts, tasks: Path, cap: int) ->
     assert parts.loss.training
 
 
+def test_a_tag_has_the_mean_of_its_tasks(parts: Parts, tasks: Path) -> None:
+    found = run(parts, settings(tasks, "tiny_pair", limit=2))
+    assert set(found) == {"tiny_text", "tiny_more_text", "tiny_pair"}
+    one = found["tiny_text"].scores["bits_per_byte"]
+    other = found["tiny_more_text"].scores["bits_per_byte"]
+    assert found["tiny_pair"].scores["bits_per_byte"] == pytest.approx((one + other) / 2)
+    assert not [name for name in found["tiny_pair"].scores if "stderr" in name]
+
+
 def test_each_answer_and_likelihood_is_that_of_the_harness(parts: Parts, tasks: Path) -> None:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
