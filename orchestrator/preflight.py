@@ -21,8 +21,9 @@ from orchestrator.plan import any_params, benchmarks, largest_batch, resolve, sw
 from orchestrator.redaction import clean
 from winnow.spec import SweepSpec
 
-TIMEOUT = 180.0
-"""Seconds. Tokenising is about 20,000 samples a second; imports take some seconds."""
+TIMEOUT = 270.0
+"""Seconds, below what a client waits. Tokenising is about 20,000 samples a second; imports take
+some seconds, and a model of the hub is downloaded if it isn't there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,7 @@ def preflight(
     shape = ("--ranks", str(spec.resources.ranks), "--device", device if here else "elsewhere")
     code, out, err = _run((*command, *shape), config.model_dump_json().encode(), timeout)
     if code is None:
-        return Preflight(
-            errors=(
-                (
-                    "/data",
-                    f"reading the data and the model took more than {timeout:g} s, so it was given "
-                    "up; use smaller files, or a model folder on a local disk",
-                ),
-            )
-        )
+        return Preflight(errors=(_too_slow(spec, timeout),))
     report = _report(out)
     if report is None:
         last = err.strip().rsplit("\n", 1)[-1][:500] or f"exit status {code}"
@@ -80,6 +73,16 @@ def preflight(
         )
         return Preflight(errors=errors or (("", "the check refused the sweep without a reason"),))
     return Preflight(facts={k: v for k, v in report.items() if k not in ("ok", "errors")})
+
+
+def _too_slow(spec: SweepSpec, timeout: float) -> tuple[str, str]:
+    took = f"reading the data and the model took more than {timeout:g} s, so it was given up"
+    if not spec.model.startswith("/"):
+        return "/model", (
+            f"{took}; if the model is still being downloaded, run `winnow model fetch "
+            f"{spec.model}` on the server, then submit again"
+        )
+    return "/data", f"{took}; use smaller files, or a model folder on a local disk"
 
 
 def _run(command: Sequence[str], stdin: bytes, timeout: float) -> tuple[int | None, str, str]:

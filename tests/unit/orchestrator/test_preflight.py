@@ -86,6 +86,14 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started() -> None:
     assert "more than 1 s" in message
 
 
+def test_a_model_that_takes_long_to_download_is_to_be_fetched_first() -> None:
+    ((pointer, message),) = run(
+        "import time; time.sleep(600)", sweep(model="org/large"), timeout=1.0
+    ).errors
+    assert pointer == "/model"
+    assert "`winnow model fetch org/large`" in message
+
+
 @pytest.mark.parametrize("text", ["[]", "null", "{}", "nonsense"])
 def test_an_answer_that_is_none_is_never_taken_for_a_pass(text: str) -> None:
     assert run(f"print({text!r})").errors
