@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -101,7 +102,7 @@ class ChatEncoder:
                 "save_pretrained writes tokenizer.json)"
             )
         self._tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
+        self._backend = _without_postprocessing(tokenizer.backend_tokenizer)
         self._unmask: Unmask = unmask
         self._max_length = max_length
         self._template = json.dumps(tokenizer.chat_template)
@@ -131,16 +132,7 @@ class ChatEncoder:
     def tokenize(self, drafts: Sequence[list[Draft] | TemplateError]) -> list[Any]:
         """The encoding of each text, made by the tokenizer's own threads."""
         flat = [d for found in drafts if not isinstance(found, TemplateError) for d in found]
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        encodings: list[Any] = [None] * len(flat)
-        for plain in (False, True):  # only plain text gets a beginning-of-sequence token added
-            chosen = [i for i, draft in enumerate(flat) if draft.plain == plain]
-            texts = [flat[i].text for i in chosen]
-            made = self._backend.encode_batch(texts, add_special_tokens=plain) if texts else []
-            for i, encoding in zip(chosen, made, strict=True):
-                encodings[i] = encoding
-        return encodings
+        return self._backend.encode_batch([d.text for d in flat], add_special_tokens=False)
 
     def finish(
         self, drafts: Sequence[list[Draft] | TemplateError], encodings: Sequence[Any]
@@ -332,9 +324,11 @@ class ChatEncoder:
         )
 
     def _plain(self, ids: list[int]) -> list[Encoded]:
-        """Plain text with an end-of-sequence token, cut where it exceeds max_length."""
-        if ids[-1:] != [self._tokenizer.eos_token_id]:
-            ids = [*ids, self._tokenizer.eos_token_id]
+        """Plain text between the tokens that begin and end one, cut where it exceeds max_length."""
+        before, after = self._around
+        if after[-1:] != [self._tokenizer.eos_token_id]:
+            after = [*after, self._tokenizer.eos_token_id]
+        ids = [*before, *ids, *after]
         samples: list[Encoded] = []
         for at in range(0, len(ids), self._max_length):
             tokens = np.array(ids[at : at + self._max_length], dtype=np.int32)
@@ -344,8 +338,28 @@ class ChatEncoder:
                 samples.append(Encoded(tokens, targets, 0, ""))
         return samples
 
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """Tokens that the tokenizer puts before and after a text, as it did in pretraining."""
+        bare = self._ids("a")
+        whole: list[int] = self._tokenizer("a")["input_ids"]
+        at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), None)
+        return ([], []) if at is None else (whole[:at], whole[at + len(bare) :])
+
     def _ids(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
+
+
+def _without_postprocessing(backend: Any) -> Any:
+    """A copy that adds nothing to a text, and whose tokens say truly where they stand in it.
+
+    Byte-level tokenizers often have a postprocessor that leaves the space before a word out.
+    """
+    copy = backend.from_str(backend.to_str())
+    copy.post_processor = None
+    copy.no_truncation()
+    copy.no_padding()
+    return copy
 
 
 def _is_target(role: str, unmask: Unmask) -> bool:

@@ -26,6 +26,8 @@ class Pieces:
             start, base, count, encoding = self._parts[number]
             if char < start:
                 continue
+            if char == start:
+                return base
             last = encoding.token_to_chars(count - 1) if count else None
             for position in range(char - start, last[1] if last else 0):
                 token = encoding.char_to_token(position)

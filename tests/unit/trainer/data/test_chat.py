@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
-from tests.fixtures.tiny_model import CHAT_TEMPLATE, make_tokenizer
+from tests.fixtures.tiny_model import CHAT_TEMPLATE, SPECIAL, make_tokenizer
 from trainer.config import Unmask
 from trainer.data.chat import ChatEncoder, Encoded
 from trainer.data.messages import parse_row
 from trainer.data.rendering import TemplateError
+
+SYSTEM = SPECIAL.index("<|system|>")
 
 TURNS = [
     {"role": "system", "content": "Add."},
@@ -62,9 +65,20 @@ REWRITING = (
 """In the manner of Qwen3: only what follows the last question keeps its reasoning."""
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return make_tokenizer(320, CHAT_TEMPLATE)
+@pytest.fixture(scope="module", params=["plain", "trimming"])
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    """One that says where its tokens stand, and one that leaves out the space before a word."""
+    made = make_tokenizer(320, CHAT_TEMPLATE)
+    if request.param == "trimming":
+        made.backend_tokenizer.post_processor = processors.Sequence(
+            [
+                processors.ByteLevel(trim_offsets=True),
+                processors.TemplateProcessing(
+                    single="<|system|> $A", special_tokens=[("<|system|>", SYSTEM)]
+                ),
+            ]
+        )
+    return made
 
 
 def encode_all(
@@ -139,7 +153,7 @@ def test_a_token_across_the_border_is_split_there(tokenizer: Any) -> None:
     """The prompt ends in a space, which the tokenizer would join to the answer's first word."""
     turns = [TURNS[1], {"role": "assistant", "content": "is 8"}]
     rendered = tokenizer.apply_chat_template(turns, tokenize=False, chat_template=SPACED_WORDS)
-    assert " is" in [tokenizer.decode([token]) for token in tokenizer(rendered)["input_ids"]]
+    assert " is" in [tokenizer.decode([token]) for token in tokenizer.encode(rendered)]
     found = encode(tokenizer, SPACED_WORDS, turns)
     assert spoken(tokenizer, found) == ["is 8<|end|>"]
     assert tokenizer.decode(found.tokens[: found.prompt]).endswith("Answer: ")
@@ -388,7 +402,8 @@ def test_plain_text_is_learned_whole_and_cut_where_it_is_too_long(tokenizer: Any
     row = parse_row({"text": text})
     (whole,) = ChatEncoder(tokenizer).encode([row])
     assert isinstance(whole, list)
-    assert tokenizer.decode(whole[0].tokens) == text + "<|end|>"
+    begin = "<|system|>" if tokenizer("a")["input_ids"][0] == SYSTEM else ""
+    assert tokenizer.decode(whole[0].tokens) == begin + text + "<|end|>"
     assert whole[0].targets.tolist() == [False] + [True] * (len(whole[0].tokens) - 1)
     (parts,) = ChatEncoder(tokenizer, max_length=32).encode([row])
     assert isinstance(parts, list)
