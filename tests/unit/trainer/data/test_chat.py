@@ -263,6 +263,12 @@ def test_what_is_learned_is_found_where_the_template_repeats_it(tokenizer: Any) 
     assert tokenizer.decode(found.tokens[: at[-1] + 1]).strip() == "[user: user"
 
 
+def test_the_space_around_what_is_said_belongs_to_it(tokenizer: Any) -> None:
+    turns = [{"role": "user", "content": "  8  "}, {"role": "assistant", "content": "  4"}]
+    found = encode(tokenizer, CHAT_TEMPLATE, turns, unmask="conversation")
+    assert spoken(tokenizer, found) == ["  8  ", "  4<|end|>"]
+
+
 def test_a_turn_without_targets_anywhere_is_refused(tokenizer: Any) -> None:
     with pytest.raises(TemplateError, match="every turn that could be learned says train: false"):
         encode(tokenizer, CHAT_TEMPLATE, [TURNS[1], {**TURNS[2], "train": False}])
