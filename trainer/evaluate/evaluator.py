@@ -22,9 +22,9 @@ from trainer.config import Extract, Judge, LmEval
 from trainer.data import TokenSet
 from trainer.evaluate.batches import GENERATION_CAP, batches, halving
 from trainer.evaluate.extract import Extractor
-from trainer.evaluate.generate import greedy, stop_tokens
+from trainer.evaluate.generate import greedy, stop_tokens, uncompiled
 from trainer.evaluate.retention import BaseLoss, BaseLosses
-from trainer.evaluate.turns import Control, in_step
+from trainer.evaluate.turns import Control, heed, in_step
 from trainer.loss import TokenLoss
 from trainer.metrics import Evaluation, finite
 from trainer.packing import plan_step
@@ -135,7 +135,7 @@ class Evaluator:
         """
         from trainer.evaluate.lm_eval import run_tasks  # slow to import
 
-        with self._evaluating(), self._whole_weights():
+        with self._evaluating(), self._whole_weights(), uncompiled():
             return run_tasks(
                 settings,
                 self._loss.model,
@@ -255,8 +255,14 @@ class Evaluator:
         kept: list[dict[str, Any]] = []
 
         def continued(prompts: Any) -> list[list[int]]:
-            pad_id = self._tokenizer.pad_token_id
-            return greedy(model, prompts, max_new_tokens=max_new_tokens, stops=stops, pad_id=pad_id)
+            return greedy(
+                model,
+                prompts,
+                max_new_tokens=max_new_tokens,
+                stops=stops,
+                pad_id=self._tokenizer.pad_token_id,
+                between=heed(control),
+            )
 
         def answer(batch: list[int]) -> None:
             nonlocal right

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
@@ -18,6 +19,9 @@ import torch
 from transformers import DynamicCache
 
 from trainer.engine import device
+
+BETWEEN_TOKENS = 16
+"""After so many tokens `between` is called."""
 
 TokenIds = Sequence[int] | npt.NDArray[np.integer[Any]]
 
@@ -33,6 +37,7 @@ def greedy(
     stops: Collection[int],
     pad_id: int,
     ended: Callable[[list[int]], bool] | None = None,
+    between: Callable[[], object] | None = None,
 ) -> list[list[int]]:
     """The most likely continuation, token by token, of each prompt.
 
@@ -44,6 +49,7 @@ def greedy(
         pad_id: fills up shorter prompts on the left; never seen by the model.
         ended: asked after each token whether the answer so far is complete. Not asked for models
             without `takes_plain_cache`, whose answers then run on.
+        between: called now and then between tokens; what it raises ends the generation.
 
     Returns:
         Token ids of each answer, its stop token included if it has one.
@@ -62,9 +68,9 @@ def greedy(
         mask[at, width - len(prompts[row]) :] = 1
     on_device = (torch.from_numpy(ids).to(device()), torch.from_numpy(mask).to(device()))
     room = [rooms[row] for row in rows]
-    with torch.no_grad(), _uncompiled():
+    with torch.no_grad(), uncompiled():
         if takes_plain_cache(model):
-            made = _decode(model, *on_device, room, frozenset(stops), ended)
+            made = _decode(model, *on_device, room, frozenset(stops), ended, between)
         else:
             made = _generate(model, *on_device, room, frozenset(stops), pad_id)
     for row, answer in zip(rows, made, strict=True):
@@ -93,6 +99,13 @@ def takes(model: Any, *names: str) -> bool:
     return all(name in parameters for name in names)
 
 
+def uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Compiled layers run as they are written: shapes change with each token."""
+    if "torch._dynamo" not in sys.modules:  # importing it takes a second; then nothing is compiled
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
 def _decode(
     model: Any,
     ids: torch.Tensor,
@@ -100,13 +113,16 @@ def _decode(
     rooms: list[int],
     stops: frozenset[int],
     ended: Callable[[list[int]], bool] | None,
+    between: Callable[[], object] | None,
 ) -> list[list[int]]:
     answers: list[list[int]] = [[] for _ in range(len(ids))]
     rows = list(range(len(ids)))  # which answer each row of the batch belongs to
     running = set(rows)
     cache = DynamicCache(config=model.config)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    while True:
+    for made in itertools.count():
+        if between is not None and made % BETWEEN_TOKENS == BETWEEN_TOKENS - 1:
+            between()
         logits = model(
             input_ids=ids,
             attention_mask=mask,
@@ -133,6 +149,7 @@ def _decode(
             chosen = torch.tensor(kept, device=ids.device)
             cache.reorder_cache(cast(torch.LongTensor, chosen))
             ids, mask, positions = ids[chosen], mask[chosen], positions[chosen]
+    return answers
 
 
 def _generate(
@@ -156,10 +173,3 @@ def _generate(
     )[:, ids.shape[1] :].tolist()
     ends = [next((at + 1 for at, t in enumerate(row) if t in stops), len(row)) for row in made]
     return [row[: min(end, room)] for row, end, room in zip(made, ends, rooms, strict=True)]
-
-
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled layers run as they are written: shapes change with each token."""
-    if "torch._dynamo" not in sys.modules:  # importing it takes a second; then nothing is compiled
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")

@@ -27,7 +27,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from trainer import engine
 from trainer.evaluate.batches import GENERATION_CAP, batches, halving
 from trainer.evaluate.generate import greedy, stop_tokens, takes, takes_plain_cache
-from trainer.evaluate.turns import Control, in_step
+from trainer.evaluate.turns import Control, heed, in_step
 
 Score = tuple[float, bool]
 """Log-likelihood of a continuation in nats, and whether it is what greedy decoding gives."""
@@ -55,6 +55,7 @@ class HarnessModel(_Base):
 
     def __init__(self, model: Any, tokenizer: Any, *, cap: int, control: Control | None) -> None:
         super().__init__(pretrained=model, backend="causal", tokenizer=tokenizer, batch_size=1)
+        self._device = engine.device()
         self._cap = cap
         self._control = control
         self._short_logits = takes(model, "logits_to_keep")
@@ -213,6 +214,7 @@ class HarnessModel(_Base):
                 stops=stops,
                 pad_id=self.tokenizer.pad_token_id,
                 ended=self._stops_at(until),
+                between=heed(self._control),
             )
         else:
             made = self._sampled(kept, chosen, room, until)

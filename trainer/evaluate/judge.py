@@ -22,7 +22,7 @@ from trainer.evaluate.batches import batches, halving
 from trainer.evaluate.generate import greedy, stop_tokens
 from trainer.evaluate.grader import Grader, Judgment
 from trainer.evaluate.questions import Question, read_questions
-from trainer.evaluate.turns import Control, in_step, meanwhile
+from trainer.evaluate.turns import Control, heed, in_step, meanwhile
 from trainer.metrics import Evaluation
 
 ANSWER_TOKENS = 1024
@@ -121,8 +121,14 @@ def _conversations(
     talks: dict[int, list[dict[str, str]]] = {index: [] for index in mine}
 
     def continued(prompts: Sequence[list[int]]) -> list[list[int]]:
-        pad_id = tokenizer.pad_token_id
-        return greedy(model, prompts, max_new_tokens=ANSWER_TOKENS, stops=stops, pad_id=pad_id)
+        return greedy(
+            model,
+            prompts,
+            max_new_tokens=ANSWER_TOKENS,
+            stops=stops,
+            pad_id=tokenizer.pad_token_id,
+            between=heed(control),
+        )
 
     for turn in range(2):
         prompts: dict[int, list[int]] = {}

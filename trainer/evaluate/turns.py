@@ -51,10 +51,11 @@ def in_step(
         items: this rank's; fetched one by one, and none after the last is done.
         work: called for one item at a time; not the place for collective operations, unless all
             ranks have equally many items.
-        control: asked before each item.
+        control: asked before each item. `work` may ask it too, see `heed`.
 
     Raises:
-        Interrupted: some rank's control answered pause or stop; a stop outweighs a pause.
+        Interrupted: some rank's control answered pause or stop, or its `work` raised this; a stop
+            outweighs a pause.
         Exception: this rank's `items`, `work` or `control` raised it.
         OtherRankFailed: that happened on another rank only.
     """
@@ -65,7 +66,7 @@ def in_step(
     except Exception as raised:
         error = raised
     while True:
-        if error is None and control is not None:
+        if error is None and wish == "go" and control is not None:
             try:
                 wish = control()
             except Exception as raised:
@@ -83,8 +84,23 @@ def in_step(
             try:
                 work(item)
                 item = next(waiting, _END)
+            except Interrupted as heard:  # on this rank; the others hear it in the next vote
+                wish = heard.verdict
             except Exception as raised:
                 error = raised
+
+
+def heed(control: Control | None) -> Callable[[], None] | None:
+    """For long `work` on one item: asks `control`, and breaks off if it answers pause or stop."""
+    if control is None:
+        return None
+
+    def ask() -> None:
+        wish = control()
+        if wish != "go":
+            raise Interrupted(wish)
+
+    return ask
 
 
 _END: Any = object()

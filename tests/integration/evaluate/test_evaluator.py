@@ -159,6 +159,24 @@ def test_a_wish_is_heard_within_one_batch(
     assert not (tmp_path / "generations").exists()
 
 
+def test_a_wish_breaks_off_a_long_answer(parts: Parts) -> None:
+    passes: list[int] = []
+    hook = parts.loss.model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        with pytest.raises(Interrupted) as heard:
+            held_out(
+                parts,
+                evaluator(parts, cap=10_000),
+                generate=21,
+                max_new_tokens=200,
+                control=lambda: "pause" if passes else "go",
+            )
+    finally:
+        hook.remove()
+    assert heard.value.verdict == "pause"
+    assert len(passes) < 20
+
+
 # --- retention ---------------------------------------------------------------------------------
 
 
