@@ -41,9 +41,9 @@ def build(config: TrainConfig, folder: Path) -> Built:
     if config.activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     packed = choose(model, config.attention)
-    if config.compile:
-        compile_layers(model)
     loss = TokenLoss(model, head=head_of(model), liger=config.liger).train()
+    if config.compile:  # after the trial passes above, which would be compiled too
+        compile_layers(model)
     made = engine.Engine(loss, config)
     whole = config.method == "full"
     flops = FlopCounter.of(

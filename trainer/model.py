@@ -282,7 +282,7 @@ def compile_layers(model: Any, *, backend: str = "inductor") -> int:
             "/compile",
         )
     # Layers differ in nothing that the code depends on; shapes differ from batch to batch.
-    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for layer in layers:
         layer.compile(dynamic=True, backend=backend)
     return len(layers)

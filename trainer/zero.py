@@ -84,9 +84,8 @@ class _Bf16Stage1:
         return self._zero.fp32_groups_flat_partition
 
     def discard(self) -> None:
-        self._zero._backward_active_depth = 0
-        self._zero.clear_hp_grads()
-        self._zero.clear_lp_grads()
+        self._zero._backward_active_depth = 0  # an exception in backward leaves it counted
+        self._zero.zero_grad(set_to_none=True)
 
     def gradients(self) -> list[torch.Tensor] | None:
         return list(self._zero.fp32_groups_gradients_flat)
@@ -113,15 +112,10 @@ class _Stages1And2:
         for kept in (zero.averaged_gradients, zero.all_grad_tensors):
             for group in kept:
                 kept[group] = None
-        for bucket in zero.ipg_buckets.values():
-            bucket.clear()
-        zero.params_already_reduced = [False] * len(zero.params_already_reduced)
-        zero.extra_large_param_to_reduce.clear()
         zero._release_ipg_buffers()
         zero.micro_step_id = -1  # the next gradient is the first: offloaded ones are overwritten
         if zero.cpu_offload:
-            zero._offload_accumulated_param_ids = set()
-            zero.reset_cpu_buffers()
+            zero.reset_cpu_buffers()  # waits for copies under way
 
     def gradients(self) -> list[torch.Tensor] | None:
         zero = self._zero
@@ -156,9 +150,6 @@ class _Stage3:
         zero = self._zero
         zero._backward_active_depth = 0
         zero.zero_grad(set_to_none=True)
-        for bucket in zero.ipg_buckets.values():
-            bucket.clear_params()
-        zero._offload_boundary_param_ids = set()
         if zero.offload_optimizer:
             zero.reset_cpu_buffers()
 

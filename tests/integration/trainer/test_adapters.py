@@ -51,6 +51,13 @@ def test_an_adapted_model_is_still_what_it_was(folders: dict[str, Path], name: s
     assert all("lora_" in name for name in trained_names(adapted))
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_decoder_layers_are_found(folders: dict[str, Path], name: str) -> None:
+    adapted = model.load_model(folders[name])
+    adapters.attach(adapted, configure(folders[name], method="lora"))
+    assert model.decoder_layers(adapted) == list(adapted.model.layers)
+
+
 def test_the_layers_can_be_chosen(folders: dict[str, Path]) -> None:
     adapted = model.load_model(folders["llama"])
     config = configure(folders["llama"], method="lora", lora_targets=("q_proj", "mlp.up_proj"))

@@ -24,10 +24,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize(("stage", "precision"), [(1, "bf16"), (3, "fp32")])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_is_resumed_exactly(tiny_model: Path, tmp_path: Path, name: str, stage: int) -> None:
-    config = configure(tiny_model, optimizer=name, zero_stage=stage, weight_decay=0.1)
+def test_a_run_is_resumed_exactly(
+    tiny_model: Path, tmp_path: Path, name: str, stage: int, precision: str
+) -> None:
+    config = configure(
+        tiny_model, optimizer=name, zero_stage=stage, precision=precision, weight_decay=0.1
+    )
     with opened(config) as running:
         whole = train(running, after=lambda step: step == 1 and save(running, tmp_path, 2))
     assert len(set(whole.losses)) == STEPS
