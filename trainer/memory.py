@@ -134,8 +134,6 @@ def estimate(
     trained, frozen_bytes = _weights(config, shape, parameters, width)
     states = _STATE_BYTES[config.optimizer]
     stage = max(1, config.zero_stage)
-    if config.offload != "none":
-        stage = max(2, stage)  # the accumulators lie where the optimizer is
     share = 1 / ranks
     weights_kept = (trained * width + frozen_bytes) * (share if stage == 3 else 1)
     accumulated = 4 * trained * (share if stage >= 2 else 1)
@@ -149,7 +147,9 @@ def estimate(
         buffers += min(parameters, LIVE_ELEMENTS) * width
     host = 0.0
     if config.offload != "none":
-        host, optimizer, gradients = optimizer + gradients, 0.0, 0.0
+        host, optimizer = optimizer, 0.0
+        if stage >= 2:  # under ZeRO 1, whole gradients are accumulated on the GPU
+            host, gradients = host + gradients, 0.0
     if config.offload == "all":
         host, weights_kept = host + weights_kept, 0.0
 
@@ -312,8 +312,7 @@ class _Candidate:
 
     def needs(self, device: Literal["gpu", "cpu"] = "gpu") -> Estimate:
         cap, tokens = self.config.max_tokens_per_microbatch, self.longest
-        fixed = self.config.zero_stage >= 2 or self.config.offload != "none"
-        if cap != "auto" and fixed:
+        if cap != "auto" and self.config.zero_stage >= 2:
             tokens = max(tokens, cap)
         return estimate(
             self.config,
@@ -368,7 +367,9 @@ def _ways(run: _Candidate, memory: int) -> Iterator[_Way]:
             if config.zero_stage < stage
         ]
     if config.offload == "none":
-        changes.append(({"offload": "optimizer"}, "offload: optimizer"))
+        shard = {"zero_stage": 2} if config.zero_stage < 2 else {}
+        text = "offload: optimizer" + (" and zero_stage: 2" if shard else "")
+        changes.append(({"offload": "optimizer", **shard}, text))
     if config.method == "full":
         changes.append(({"method": "lora"}, "method: lora"))
     if config.method != "qlora":
