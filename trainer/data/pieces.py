@@ -28,8 +28,11 @@ class Pieces:
                 continue
             if char == start:
                 return base
+            token = encoding.char_to_token(char - start)
+            if token is not None:
+                return base + token
             last = encoding.token_to_chars(count - 1) if count else None
-            for position in range(char - start, last[1] if last else 0):
+            for position in range(char - start + 1, last[1] if last else 0):
                 token = encoding.char_to_token(position)
                 if token is not None:
                     return base + token
