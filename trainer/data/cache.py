@@ -138,8 +138,9 @@ class Cache:
             if error.errno in _FULL:
                 free = shutil.disk_usage(_existing(self.folder)).free / 2**30
                 message = (
-                    f"there is no space left for tokenised data ({free:,.1f} GiB are free; it "
-                    "takes 5 bytes a token); make room, or set data.cache_dir to another disk"
+                    f"there is no space left for tokenised data ({error.strerror}; {free:,.1f} GiB "
+                    "of the disk are free, and a token takes 5 bytes); make room, or set "
+                    "data.cache_dir to another disk"
                 )
             else:
                 message = (
@@ -149,7 +150,7 @@ class Cache:
             raise DataError(message, self.folder) from error
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _state(path: Path) -> tuple[int, int, int, int, int]:
