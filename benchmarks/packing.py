@@ -211,21 +211,20 @@ def _run_peer(
     told = folder / f"{script}.npz"
     asked.write_text(json.dumps(work), "utf-8")
     command = [str(python), str(Path(__file__).with_name(f"{script}.py")), str(asked), str(told)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    assert process.stdout is not None
     tail: list[str] = []
-    try:
-        for line in process.stdout:
-            tail = [*tail[-29:], line]
-            if line[:1].isdigit():
-                say(f"  {line.strip()}")
-        code = process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                tail = [*tail[-29:], line]
+                if line[:1].isdigit():
+                    say(f"  {line.strip()}")
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
     if code:
         raise BenchmarkFailed(f"{script} ended with {code}:\n{''.join(tail)}")
     with np.load(told) as file:

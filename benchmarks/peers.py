@@ -86,27 +86,26 @@ def torch_requirement() -> str:
 
 
 def _run(command: Sequence[str], name: str, say: Log) -> None:
-    process = subprocess.Popen(
+    tail: list[str] = []
+    with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
         errors="replace",
-    )
-    assert process.stdout is not None
-    tail: list[str] = []
-    try:
-        for line in process.stdout:
-            tail = [*tail[-39:], line]
-            text = line.strip()
-            if text.startswith(SHOWN):
-                say(f"{name}: {text[:110]}")
-        code = process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                tail = [*tail[-39:], line]
+                text = line.strip()
+                if text.startswith(SHOWN):
+                    say(f"{name}: {text[:110]}")
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
     if code:
         raise PeerNotInstalled(
             f"{name} could not be installed ({' '.join(command)}):\n{''.join(tail)}"
