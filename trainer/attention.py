@@ -191,7 +191,6 @@ def attending(segments: Segments | None) -> Iterator[None]:
         _current = before
 
 
-@torch.compiler.disable  # its shapes change with each batch; the rest of a layer is compiled
 def packed_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -320,7 +319,8 @@ def _packed_mask(*args: Any, **kwargs: Any) -> torch.Tensor | None:
     return None if _current is not None else sdpa_mask(*args, **kwargs)
 
 
-AttentionInterface.register(PACKED, packed_attention)
+# Its shapes change with each batch; the rest of a layer is compiled.
+AttentionInterface.register(PACKED, torch.compiler.disable(packed_attention))
 AttentionMaskInterface.register(PACKED, _packed_mask)
 
 

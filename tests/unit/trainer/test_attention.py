@@ -18,6 +18,7 @@ from trainer.attention import (
     attending,
     choose,
     collate,
+    packed_attention,
     packing_obstacle,
     supports_packing,
 )
@@ -272,3 +273,28 @@ def test_padded_attention_is_left_alone() -> None:
     model = tiny("llama")
     assert not choose(model, "padded")
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the flash kernel needs a GPU")
+@pytest.mark.parametrize("window", [None, 5, 64])
+def test_the_flash_kernel_agrees_with_rectangles(window: int | None) -> None:
+    device = torch.device("cuda")
+    batch = collate(samples([90, 40, 33, 12, 5]), packed=True, pad_id=0, device=device)
+    made: list[tuple[torch.Tensor, ...]] = []
+    for by_kernel in (True, False):
+        torch.manual_seed(0)
+        shapes = [(1, heads, 180, 64) for heads in (8, 2, 2)]
+        parts = [torch.randn(s, device=device, dtype=torch.bfloat16) for s in shapes]
+        inputs = [part.requires_grad_() for part in parts]
+        assert batch.segments is not None
+        if not by_kernel:
+            batch.segments.cu_seq_lens = None
+        assert (batch.segments.cu_seq_lens is not None) == by_kernel
+        with attending(batch.segments):
+            out, _ = packed_attention(
+                torch.nn.Module(), *inputs, None, scaling=0.1, sliding_window=window
+            )
+            out.float().square().sum().backward()
+        made.append((out.detach(), *(i.grad for i in inputs if i.grad is not None)))
+    for one, other in zip(*made, strict=True):
+        assert (one.float() - other.float()).norm() < 2e-2 * other.float().norm()
