@@ -148,7 +148,8 @@ def train(config: TrainConfig, *, verbose: bool = False) -> int:
     from trainer.check import check as run_check
 
     rank = int(os.environ.get("RANK", "0"))
-    report = run_check(config)  # before torch is imported: mistakes are told within a second
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    report = run_check(config, ranks=ranks)  # before torch is imported: mistakes are told at once
     if not report.ok:
         if rank == 0:
             for error in report.errors:
@@ -160,7 +161,7 @@ def train(config: TrainConfig, *, verbose: bool = False) -> int:
 
     engine.join(
         rank,
-        int(os.environ.get("WORLD_SIZE", "1")),
+        ranks,
         os.environ.get("MASTER_ADDR", "127.0.0.1"),
         int(os.environ.get("MASTER_PORT", "0")),
         int(os.environ.get("LOCAL_RANK", "0")),

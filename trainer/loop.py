@@ -58,7 +58,9 @@ class Run:
         self._tokenizer = load_tokenizer(folder, config.data.chat_template)
         self.data = load_data(config, folder, self._tokenizer)
         longest = int(self.data.train.lengths.max())
-        for pointer, message in size_problems(config, len(self.data.train), longest):
+        for pointer, message in size_problems(
+            config, len(self.data.train), longest, sets=self.data.sets
+        ):
             raise ConfigError(message, pointer)
 
         if torch.cuda.is_available():

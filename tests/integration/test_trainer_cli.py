@@ -90,7 +90,7 @@ def test_torchrun_trains_and_a_second_call_resumes(material: Path, tmp_path: Pat
 
     second = launch("-m", "trainer", str(config))
     assert second.returncode == 0, second.stderr
-    assert "resumed_at_step 3" in second.stdout
+    assert "resumed at step 3" in second.stdout
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     again = [json.loads(line) for line in lines]
     steps = [r for r in again if r["kind"] == "step"]
