@@ -38,7 +38,7 @@ from trainer.packing_bins import (
 )
 
 WORTH = 0.01
-"""Share of a step's time that is given for as few micro-batches as there can be, or less padding."""
+"""Share of a step's time that is given for the fewest micro-batches, or for less padding."""
 
 
 # --- the plan of one step ---------------------------------------------------------------------
