@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from trainer import curriculum, memory
-from trainer.config import Source, TrainConfig
+from trainer.config import EvalSet, Source, TrainConfig
 from trainer.data import Loader, TokenSet
 from trainer.data.sources import open_source
 from trainer.errors import ModelError, TrainerError
 from trainer.evaluate import tasks
+from trainer.evaluate.extract import reference_problem
 from trainer.model import check_model, count_parameters, load_tokenizer
 
 T = TypeVar("T")
@@ -105,6 +106,11 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
         else:
             counts: dict[str, int] = getattr(report, f"{split}_samples")
             counts[name] = len(found)
+            if not answered or not isinstance(source, EvalSet):
+                continue
+            problem = reference_problem(source.extract, found.answers)
+            if problem is not None:
+                report.blame(f"{pointer.removesuffix('/path')}/extract", f"{name}: {problem}")
     report.too_long = dict(loader.too_long)
     _count(report, train)
     if len(train) == len(config.data.train):

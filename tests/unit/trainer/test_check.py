@@ -115,6 +115,18 @@ def test_a_held_out_set_needs_answers_to_compare(
     assert complaints(look(tiny_model, tmp_path, data, exact_match=False)) == {}
 
 
+def test_an_extractor_that_finds_nothing_in_the_references_is_refused(
+    tiny_model: Path, tmp_path: Path, good: str
+) -> None:
+    eval_set = {"path": good, "name": "sums", "extract": {"kind": "choice"}}
+    data = {"train": [{"path": good}], "eval": [eval_set]}
+    message = complaints(look(tiny_model, tmp_path, data))["/data/eval/0/extract"]
+    assert "extract finds no letter in any of the first 20 reference answers" in message
+    assert complaints(look(tiny_model, tmp_path, data, exact_match=False)) == {}
+    eval_set["extract"] = {"kind": "last_number"}
+    assert complaints(look(tiny_model, tmp_path, data)) == {}
+
+
 def test_sizes_that_do_not_go_together_are_told(
     tiny_model: Path, tmp_path: Path, good: str
 ) -> None:
