@@ -72,6 +72,20 @@ def _times(result: Result) -> str:
     return _table(("", "winnow", result["peer"]["name"], "faster", "target"), rows)
 
 
+def _errors(result: Result) -> str:
+    """Every measure as a relative error: medians of both sides."""
+    rows = [
+        (
+            definition,
+            f"{result['ours'][f'{key}_error']:.2%}",
+            f"{result['peer'][f'{key}_error']:.2%}",
+            f"**{result['ratio'][key]:g} ×**",
+        )
+        for key, definition in result["definition"].items()
+    ]
+    return _table(("", "winnow", result["peer"]["name"], "more exact"), rows)
+
+
 def _throughput(result: Result) -> str:
     rows = [
         (
@@ -139,7 +153,7 @@ _SECTIONS: dict[str, Callable[[Result], str]] = {
     "turnaround": _times,
     "throughput": _throughput,
     "packing": _packing,
-    "accumulation": _times,
+    "accumulation": _errors,
     "cache": _times,
 }
 
