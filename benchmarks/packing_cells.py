@@ -53,6 +53,8 @@ SETS = (
     LengthSet("long", mean=1_500, sigma=1.3, longest=32_768, cap=32_768),
 )
 
+WIDE_STEPS = 20
+"""Steps over which the study's sampler is compared, if the cell has fewer."""
 UNBOUNDED = 1 << 40
 """A cap that leaves the study's sampler to its own capacity, for the exactness of its batches."""
 
@@ -103,16 +105,22 @@ def sizes_of(quick: bool) -> tuple[int, ...]:
 
 
 def measure_cell(cell: Cell, lengths: Lengths, peer: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """The cell in both modes."""
+    """The cell in both modes.
+
+    Ours and instructlab-training's are compared on the same effective batches. The study's sampler
+    makes its own, of other samples: so it is compared over more steps, with as many of ours.
+    """
     taken = lengths[: cell.batch_size * cell.steps]
-    step = np.arange(len(taken)) // cell.batch_size
     theirs = Plans(
         taken,
-        step,
+        np.arange(len(taken)) // cell.batch_size,
         peer[f"{cell.key}/rank"].astype(np.int64),
         peer[f"{cell.key}/micro_batch"].astype(np.int64),
     )
-    paper, reason, capacity = _paper(cell, lengths)
+    wide = lengths[
+        : min(max(cell.steps, WIDE_STEPS), len(lengths) // cell.batch_size) * cell.batch_size
+    ]
+    paper, reason, capacity = _paper(cell, lengths, len(wide) // cell.batch_size)
     for lockstep in (False, True):
         entry: dict[str, Any] = {
             "set": cell.lengths.name,
@@ -122,36 +130,48 @@ def measure_cell(cell: Cell, lengths: Lengths, peer: dict[str, Any]) -> Iterable
             "mode": "lockstep" if lockstep else "free",
             "steps": cell.steps,
         }
-        for name, quadratic in (("", float(QUADRATIC_TOKENS)), ("by_tokens", ONLY_TOKENS)):
-            sides: dict[str, Any] = {}
-            ours = _our_plans(cell, taken, lockstep, quadratic)
-            for side, plans in (("ours", ours), ("instructlab", theirs), ("paper", paper)):
-                if plans is not None:
-                    sides[side] = quality(
-                        plans,
-                        ranks=cell.ranks,
-                        cap=cell.lengths.cap,
-                        padded=cell.padded,
-                        lockstep=lockstep,
-                        quadratic_tokens=quadratic,
-                    ).asdict()
-            if not name and paper is None:
-                entry["paper_cannot"] = reason
-            elif not name:
-                entry["paper_capacity"] = capacity
-            ratio = {
-                measure: round(
-                    sides["ours"][measure]
-                    / max(side[measure] for key, side in sides.items() if key != "ours"),
-                    5,
-                )
-                for measure in ("efficiency", "balance", "utilisation")
-            }
-            if name:
-                entry[name] = {**sides, "ratio": ratio}
-            else:
-                entry |= {**sides, "ratio": ratio}
+        if paper is None:
+            entry["paper_cannot"] = reason
+        else:
+            entry |= {"paper_capacity": capacity, "paper_steps": len(wide) // cell.batch_size}
+        entry |= compare_cell(cell, lockstep, float(QUADRATIC_TOKENS), taken, theirs, wide, paper)
+        entry["by_tokens"] = compare_cell(cell, lockstep, ONLY_TOKENS, taken, theirs, wide, paper)
         yield entry
+
+
+def compare_cell(
+    cell: Cell,
+    lockstep: bool,
+    quadratic: float,
+    taken: Lengths,
+    theirs: Plans,
+    wide: Lengths,
+    paper: Plans | None,
+) -> dict[str, Any]:
+    """Quality of all sides, and the lowest ratio of ours over another's."""
+
+    def measured(plans: Plans) -> dict[str, float]:
+        return quality(
+            plans,
+            ranks=cell.ranks,
+            cap=cell.lengths.cap,
+            padded=cell.padded,
+            lockstep=lockstep,
+            quadratic_tokens=quadratic,
+        ).asdict()
+
+    ours = measured(_our_plans(cell, taken, lockstep, quadratic))
+    sides: dict[str, Any] = {"ours": ours, "instructlab": measured(theirs)}
+    pairs = [(ours, sides["instructlab"])]
+    if paper is not None:
+        sides["paper"] = measured(paper)
+        sides["ours_beside_paper"] = measured(_our_plans(cell, wide, lockstep, quadratic))
+        pairs.append((sides["ours_beside_paper"], sides["paper"]))
+    sides["ratio"] = {
+        measure: round(min(mine[measure] / other[measure] for mine, other in pairs), 5)
+        for measure in ("efficiency", "balance", "utilisation")
+    }
+    return sides
 
 
 def _our_plans(cell: Cell, taken: Lengths, lockstep: bool, quadratic: float) -> Plans:
@@ -171,8 +191,8 @@ def _our_plans(cell: Cell, taken: Lengths, lockstep: bool, quadratic: float) -> 
     return Plans(taken, np.arange(len(taken)) // cell.batch_size, rank, micro_batch)
 
 
-def _paper(cell: Cell, lengths: Lengths) -> tuple[Plans | None, str, int]:
-    """As many steps of the study's sampler, or why there are none, and its capacity."""
+def _paper(cell: Cell, lengths: Lengths, steps: int) -> tuple[Plans | None, str, int]:
+    """`steps` steps of the study's sampler, or why there are none, and its capacity."""
     try:
         batches = PaperBatches(
             lengths,
@@ -185,7 +205,7 @@ def _paper(cell: Cell, lengths: Lengths) -> tuple[Plans | None, str, int]:
     except ValueError as error:
         return None, str(error), 0
     parts: list[tuple[int, int, int, int]] = []
-    for number in range(cell.steps):
+    for number in range(steps):
         made = batches.step(number)
         sizes = lengths[made.samples].tolist()
         parts.extend(
