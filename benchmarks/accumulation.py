@@ -166,6 +166,7 @@ def _as_json(
         "ratio": {
             str(n): round(statistics.median(naive[n]) / statistics.median(ours[n]), 2) for n in ours
         },
+        "target": {},
         "definition": {
             str(n): f"relative error of the gradient over {n} micro-batches, against fp64"
             for n in ours

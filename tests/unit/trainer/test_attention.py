@@ -284,17 +284,20 @@ def test_the_flash_kernel_agrees_with_rectangles(window: int | None) -> None:
     for by_kernel in (True, False):
         torch.manual_seed(0)
         shapes = [(1, heads, 180, 64) for heads in (8, 2, 2)]
-        parts = [torch.randn(s, device=device, dtype=torch.bfloat16) for s in shapes]
-        inputs = [part.requires_grad_() for part in parts]
+        query, key, value = (
+            torch.randn(shape, device=device, dtype=torch.bfloat16).requires_grad_()
+            for shape in shapes
+        )
         assert batch.segments is not None
         if not by_kernel:
             batch.segments.cu_seq_lens = None
         assert (batch.segments.cu_seq_lens is not None) == by_kernel
         with attending(batch.segments):
             out, _ = packed_attention(
-                torch.nn.Module(), *inputs, None, scaling=0.1, sliding_window=window
+                torch.nn.Module(), query, key, value, None, scaling=0.1, sliding_window=window
             )
             out.float().square().sum().backward()
+        inputs = (query, key, value)
         made.append((out.detach(), *(i.grad for i in inputs if i.grad is not None)))
     for one, other in zip(*made, strict=True):
         assert (one.float() - other.float()).norm() < 2e-2 * other.float().norm()
