@@ -8,13 +8,16 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from tests.fixtures.engine_runs import STEPS, configure, opened, save, train
+from tests.fixtures.engine_runs import configure, opened, save, train
 from tests.fixtures.tiny_model import make_tiny_model
 from trainer import checkpoint, optimizers
 from trainer.config import Optimizer
 from trainer.errors import ConfigError
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.usefixtures("process_group")]
+
+LAST = 5
+"""Steps of a run that is resumed after two: the optimizer's state shows from the fourth on."""
 
 NAMES = get_args(Optimizer)
 
@@ -33,12 +36,19 @@ def test_a_run_is_resumed_exactly(
         tiny_model, optimizer=name, zero_stage=stage, precision=precision, weight_decay=0.1
     )
     with opened(config) as running:
-        whole = train(running, after=lambda step: step == 1 and save(running, tmp_path, 2))
-    assert len(set(whole.losses)) == STEPS
+        whole = train(
+            running,
+            last=LAST,
+            after=lambda step: step == 1 and save(running, tmp_path, 2),
+        )
+    assert len(set(whole.losses)) == LAST
     with opened(config) as running:
         running.load(checkpoint.reader(tmp_path / "step-2"))
-        rest = train(running, first=2)
-    assert (rest.losses, rest.norms) == (whole.losses[2:], whole.norms[2:])
+        rest = train(running, first=2, last=LAST)
+    # The scales of moments in 8 bits may round once more.
+    rel = 1e-6 if name == "adamw_8bit" else 0.0
+    assert rest.losses == pytest.approx(whole.losses[2:], rel=rel, abs=0.0)
+    assert rest.norms == pytest.approx(whole.norms[2:], rel=rel, abs=0.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
