@@ -21,7 +21,7 @@ MODELS = {
     "mistral-7b": "mistralai/Mistral-7B-v0.1",
 }
 RATES = (1e-6, 5e-6, 2e-5, 3e-5, 4e-5, 6e-5, 8e-5, 1e-4)
-DEMO_RATE = 200
+DEMO_RATE = 100
 """The demo's model has 1.2 M parameters and takes rates that are higher by about this factor."""
 BATCHES = (128, 3840, 7680)
 DEMO_BATCHES = (4, 120, 240)
