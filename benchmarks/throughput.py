@@ -93,14 +93,14 @@ PLANS = {
             "packing:1",
         ),
         choosing=2,
-        steps=5,
+        steps=4,
         rounds=3,
     ),
     "20m": Plan(
-        ("padded:1", "padded:2", "padded:4", "padding-free:2", "packing:1"),
+        ("padded:1", "padded:2", "padding-free:2", "packing:1"),
         choosing=2,
         steps=3,
-        rounds=3,
+        rounds=2,
     ),
     "1b": Plan(
         ("padded:8", "padded:16", "padding-free:8", "padding-free:16", "packing:2"),

@@ -33,12 +33,13 @@ from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
 
 class Clock(TrainerCallback):
-    """When each optimizer step had ended."""
+    """When each step had ended, its loss, and its real tokens as the trainer counts them."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
         self.cpu: list[float] = []
         self.losses: list[float] = []
+        self.tokens: list[int] = []
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -58,6 +59,7 @@ class Clock(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
+            self.tokens.append(int(float(logs["num_tokens"])) - sum(self.tokens))
 
 
 def train(folder: Path, steps: int, device: str, setting: str) -> dict[str, Any]:
@@ -115,12 +117,11 @@ def train(folder: Path, steps: int, device: str, setting: str) -> dict[str, Any]
         if gpu:
             torch.cuda.reset_peak_memory_stats()
         trainer.train()
-    seen = [sum(len(sample["input_ids"]) for sample in batch) for batch in batches]
-    if kind == "packing":  # its steps hold what fits: the same tokens on average
-        seen = [sum(seen) // steps] * steps
     made = [
         {"loss": loss, "tokens": tokens, "ended": ended, "cpu": cpu}
-        for loss, tokens, ended, cpu in zip(clock.losses, seen, clock.ended, clock.cpu, strict=True)
+        for loss, tokens, ended, cpu in zip(
+            clock.losses, clock.tokens, clock.ended, clock.cpu, strict=True
+        )
     ]
     memory = torch.cuda.max_memory_allocated() if gpu else 0
     return {"setting": setting, "steps": made, "memory": memory}
