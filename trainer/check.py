@@ -18,7 +18,7 @@ from trainer.data.sources import open_source
 from trainer.errors import ModelError, TrainerError
 from trainer.evaluate import tasks
 from trainer.evaluate.extract import reference_problem
-from trainer.model import check_model, count_parameters, load_tokenizer
+from trainer.model import check_model, count_parameters, four_bit_problem, load_tokenizer
 
 T = TypeVar("T")
 Device = Literal["gpu", "cpu", "elsewhere"]
@@ -90,6 +90,10 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
             _attempt(report, pointer, lambda source=source: open_source(source))
         return report
 
+    if config.method == "qlora" and device != "elsewhere":
+        problem = four_bit_problem()
+        if problem is not None:
+            report.blame("/method", problem)
     loader = Loader(config, folder, tokenizer)
     train: list[TokenSet] = []
     for pointer, split, name, source in _sources(config):

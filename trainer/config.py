@@ -285,6 +285,8 @@ class TrainConfig(Strict):
             raise ValueError("offload: all needs zero_stage: 3; offload: optimizer works with all")
         if self.method == "qlora" and self.zero_stage == 3:
             raise ValueError("qlora can't be sharded by ZeRO 3; use zero_stage: 2, or method: lora")
+        if self.compile and self.zero_stage == 3:
+            raise ValueError("compile doesn't work with zero_stage: 3; use zero_stage: 2")
         if self.optimizer == "adamw_8bit" and self.offload != "none":
             raise ValueError("adamw_8bit runs on the GPU; use offload: none, or optimizer: adamw")
         if self.batching == "paper":

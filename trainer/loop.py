@@ -469,12 +469,11 @@ class Run:
 
     def _identity(self) -> dict[str, Any]:
         """What must not change when a run is resumed."""
-        return {
-            "seed": self.config.seed,
-            "effective_batch_size": self.config.effective_batch_size,
-            "data": self.data.train.key,
-            "parameters": self._engine.parameters,
-        }
+        fixed = ["seed", "effective_batch_size", "batching", "optimizer", "method"]
+        if self.config.method != "full":
+            fixed += ["model", "lora_alpha", "lora_dropout"]
+        values = {field: getattr(self.config, field) for field in fixed}
+        return {**values, "data": self.data.train.key, "parameters": self._engine.parameters}
 
 
 @dataclass(frozen=True, slots=True)

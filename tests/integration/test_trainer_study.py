@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from trainer import checkpoint
 from trainer.config import TrainConfig
+from trainer.errors import CheckpointError
 from trainer.loop import Run
 from trainer.metrics import Batch, Evaluation
 
@@ -291,3 +292,40 @@ def test_what_was_retained_is_measured_before_and_after(material: Path, tmp_path
     assert after.loss is not None
     assert before.loss is not None
     assert after.scores["change"] == pytest.approx(after.loss - before.loss)
+
+
+# --- resuming ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("optimizer", "sgd"), ("batching", "paper"), ("method", "lora")]
+)
+def test_a_checkpoint_is_not_gone_on_from_as_another_kind_of_run(
+    material: Path, tmp_path: Path, field: str, value: str
+) -> None:
+    run = Run(configure(material, tmp_path, max_samples=32))
+    run.advance(0.0)
+    assert run.advance(0.0, lambda: "pause").status == "yielded"
+    run.close()
+    with pytest.raises(CheckpointError, match=field):
+        Run(configure(material, tmp_path, max_samples=32, **{field: value}), resume_from=tmp_path)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_resumed_run_has_the_same_losses_and_norms(
+    material: Path, tmp_path: Path, stage: int, method: str
+) -> None:
+    fields: dict[str, Any] = {"zero_stage": stage, "method": method, "max_samples": 48}
+    whole = Run(configure(material, tmp_path / "whole", **fields))
+    expected = [(s.loss, s.grad_norm) for b in to_the_end(whole) for s in b.steps]
+    whole.close()
+    first = Run(configure(material, tmp_path / "cut", **fields))
+    before = [s for _ in range(3) for s in first.advance(0.0).steps]
+    assert first.advance(0.0, lambda: "pause").status == "yielded"
+    first.close()
+    again = Run(configure(material, tmp_path / "cut", **fields), resume_from=tmp_path / "cut")
+    after = [s for b in to_the_end(again) for s in b.steps]
+    again.close()
+    assert len(before) == len(after) == 3
+    assert [(s.loss, s.grad_norm) for s in before + after] == expected
