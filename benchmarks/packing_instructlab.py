@@ -14,8 +14,12 @@ import sys
 import time
 
 import numpy as np
-from instructlab.training.batch_packer import batch_lengths_to_minibatches_lpt
-from instructlab.training.padded_batch_packer import batch_lengths_to_minibatches_padded
+from instructlab.training.batch_packer import (  # pyright: ignore[reportMissingImports]
+    batch_lengths_to_minibatches_lpt,
+)
+from instructlab.training.padded_batch_packer import (  # pyright: ignore[reportMissingImports]
+    batch_lengths_to_minibatches_padded,
+)
 
 
 def main() -> None:
@@ -29,7 +33,7 @@ def main() -> None:
         began = time.monotonic()
         plan_cell(cell, results)
         print(f"{number}/{len(cells)} {cell['key']} {time.monotonic() - began:.1f} s", flush=True)
-    np.savez(out, **results)
+    np.savez(out, **results)  # pyright: ignore[reportArgumentType] (no key is allow_pickle)
 
 
 def plan_cell(cell: dict, results: dict[str, np.ndarray]) -> None:

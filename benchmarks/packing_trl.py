@@ -16,7 +16,7 @@ import time
 import datasets
 import numpy as np
 import pyarrow as pa
-from trl import pack_dataset
+from trl import pack_dataset  # pyright: ignore[reportMissingImports]
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
                 results[f"{run['key']}/count"] = np.array(len(packed))
             del packed
         print(f"{number}/{len(runs)} {run['key']} {seconds:.1f} s", flush=True)
-    np.savez(out, **results)
+    np.savez(out, **results)  # pyright: ignore[reportArgumentType] (no key is allow_pickle)
 
 
 def pack(lengths: np.ndarray, run: dict, folder: str) -> tuple[float, datasets.Dataset]:

@@ -1,7 +1,8 @@
 """The gradient of one effective batch: its micro-batches one after the other, on all ranks.
 
 Whatever one rank alone could decide (its clock, what `control` tells it, an error, a lack of
-memory) is put to a vote after each micro-batch, so no rank waits for one that has left.
+memory) is put to a vote, so no rank waits for one that has left. Ranks wait for one another in a
+vote; so there is one after each step, and within a step only about every `VOTE_SECONDS`.
 
 When memory runs out, the effective batch is made again in smaller micro-batches: the update is the
 same. That works where gradients are reduced after the last micro-batch (ZeRO 0 and 1). Under ZeRO
@@ -36,6 +37,8 @@ Guard = Callable[[MicroBatch], None]
 UNPROBED = 16_384
 """Tokens of a micro-batch where memory use can't be measured; more would hardly be faster."""
 MOST_PROBED = 262_144
+VOTE_SECONDS = 0.5
+"""How long a wish may go unheard within a step, if micro-batches aren't longer than that."""
 _NOTE = "out_of_memory.json"
 
 
@@ -73,6 +76,8 @@ class Votes:
     failure: Failure | None = None
     late: bool = False
     save: bool = False
+    seconds: float = 0.0
+    """Mean duration of a micro-batch."""
     small: Small = Small()
 
     def shared_failure(self) -> Failure:
@@ -140,6 +145,8 @@ class Accumulator:
         self._guard = guard
         self._reduces_in_backward = owner.stage >= 2
         self._output = Path(config.output_dir).expanduser()
+        self._vote_every = 1
+        """Micro-batches between two votes; follows from their duration, alike on all ranks."""
         self.news: dict[str, Any] = {}
         left = engine.gather(_left_cap(self._output, resume_from))[0]
         if left is not None:
@@ -163,13 +170,23 @@ class Accumulator:
         loss: float = 0.0,
         failure: Failure | None = None,
         small: Small | None = None,
+        seconds: float = 0.0,
     ) -> Votes:
-        """Agree with all ranks. Time is rank 0's; a stop outweighs a pause."""
+        """Agree with all ranks. Time is rank 0's; a stop outweighs a pause.
+
+        Args:
+            watch: what the caller waits for.
+            loss: this rank's summed loss.
+            failure: why this rank can't go on.
+            small: this rank's part of a gradient.
+            seconds: what one micro-batch took on this rank.
+        """
         leads, now = engine.rank() == 0, time.monotonic()
         wish, small = watch.control(), small or Small()
-        total, pause, stop, failed, exhausted, late, save, square, per_sample, count = (
+        total, took, pause, stop, failed, exhausted, late, save, square, per_sample, count = (
             engine.sum_over_ranks(
                 loss,
+                seconds,
                 wish == "pause",
                 wish == "stop",
                 failure is not None,
@@ -189,6 +206,7 @@ class Accumulator:
             failure=failure,
             late=bool(late),
             save=bool(save),
+            seconds=took / engine.world_size(),
             small=Small(square / count, per_sample / count, int(count)) if count else Small(),
         )
 
@@ -201,16 +219,18 @@ class Accumulator:
         if self._dropout:
             seed = (self._config.seed * 1_000_003 + number) * 4_099 + engine.rank()
             torch.manual_seed(seed)
-        loss_sum, small, votes = 0.0, Small(), Votes()
+        small, votes = Small(), Votes()
+        failure: Failure | None = None
+        loss = torch.zeros((), dtype=torch.float64, device=engine.device())
         ahead: MicroBatch | None = None
+        since, done = time.monotonic(), 0
         for turn in range(step.rounds):
-            failure: Failure | None = None
-            if turn < len(step.mine):
+            if turn < len(step.mine) and failure is None:
                 try:
                     waited = time.monotonic()
                     batch = ahead or self._batches.tensors(step.mine[turn], engine.device())
                     data_wait += time.monotonic() - waited
-                    loss = self._micro_batch(batch, step.targets)
+                    loss += self._micro_batch(batch, step.targets)
                     if turn == 0:
                         small = self._small(len(batch.targets), step)
                     waited = time.monotonic()
@@ -218,16 +238,23 @@ class Accumulator:
                     if turn + 1 < len(step.mine):
                         ahead = self._batches.tensors(step.mine[turn + 1], engine.device())
                     data_wait += time.monotonic() - waited
-                    loss_sum += float(loss)
                 except Exception as error:
                     failure = as_failure(error)
                     if self._reduces_in_backward:
                         raise RankFailed(self._for_the_next(failure)) from error
-            votes = self.vote(watch, loss_sum, failure, small)
-            if votes.failed or (votes.verdict != "go" and turn < step.rounds - 1):
+            done += 1
+            last = turn == step.rounds - 1
+            if not last and (turn + 1) % self._vote_every:
+                continue
+            value = float(loss)  # waits for the device
+            each = (time.monotonic() - since) / done
+            votes = self.vote(watch, value, failure, small, each)
+            since, done = time.monotonic(), 0
+            if votes.failed or (votes.verdict != "go" and not last):
                 ahead = None
                 self._engine.discard()
                 return Accumulated(step, votes, data_wait, done=False)
+        self._vote_every = max(1, int(VOTE_SECONDS / max(votes.seconds, 1e-4)))
         return Accumulated(step, votes, data_wait, done=True)
 
     def _micro_batch(self, batch: MicroBatch, targets: int) -> torch.Tensor:

@@ -7,7 +7,7 @@
     run.close()
 
 Every rank makes the same calls. Whatever one rank alone could decide (its clock, what `control`
-tells it, an error) is put to a vote between micro-batches, so no rank waits for one that has left.
+tells it, an error) is put to a vote, so no rank waits for one that has left.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ class Run:
 
         Args:
             seconds: how long to run optimizer steps; at least one is made.
-            control: asked before each micro-batch. `pause` writes a checkpoint and yields, `stop`
-                yields at once; either leaves the current effective batch undone. If a rank is
-                asked to stop, all do.
+            control: asked between steps, and twice a second within a long one. `pause` writes a
+                checkpoint and yields, `stop` yields at once; either leaves the current effective
+                batch undone. If a rank is asked to stop, all do.
 
         Returns:
             What happened. It ends early after the step that reaches a point of `eval_at`, with

@@ -157,7 +157,7 @@ def results(folder: Path) -> dict[int, list[dict[str, Any]]]:
             "config": config("paused", zero_stage=2),
             "rank": 1,
             "wish": "pause",
-            "after": 9,
+            "after": 3,
         },
         "resumed": {
             "config": config("resumed", zero_stage=1),

@@ -181,8 +181,9 @@ def test_a_paused_run_goes_on_exactly_where_it_was(
 
 
 def test_a_pause_in_the_middle_of_a_step_undoes_it(
-    material: dict[str, str], tmp_path: Path
+    material: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("trainer.accumulate.VOTE_SECONDS", 0.0)  # a vote after each micro-batch
     config = configure(material, tmp_path, max_tokens_per_microbatch=64)
     whole = curve(steps_of(to_the_end(Run(config))))
     asked = 0

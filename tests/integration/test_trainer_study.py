@@ -90,7 +90,8 @@ def test_signal_and_noise_come_from_the_norms_of_a_part_and_of_the_whole(
             loss = loss + cross_entropy(logits[wanted], ids[1:][wanted].long(), reduction="sum")
             count += int(wanted.sum())
         (loss / count).backward()
-        return sum(float(p.grad.square().sum()) for p in model.parameters()), count
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        return sum(float(gradient.square().sum()) for gradient in gradients), count
 
     small, few = mean_gradient(first)
     large, all_of_them = mean_gradient(everything)
@@ -307,8 +308,9 @@ def test_a_checkpoint_is_not_gone_on_from_as_another_kind_of_run(
     run.advance(0.0)
     assert run.advance(0.0, lambda: "pause").status == "yielded"
     run.close()
+    other: dict[str, Any] = {"max_samples": 32, field: value}
     with pytest.raises(CheckpointError, match=field):
-        Run(configure(material, tmp_path, max_samples=32, **{field: value}), resume_from=tmp_path)
+        Run(configure(material, tmp_path, **other), resume_from=tmp_path)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
