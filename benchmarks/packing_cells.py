@@ -17,8 +17,10 @@ from benchmarks.packing_measures import (
     quality,
     samples_of_row_steps,
 )
+from trainer.config import DataConfig, TrainSet
+from trainer.curriculum import Curriculum
 from trainer.multipack import PaperBatches
-from trainer.packing import QUADRATIC_TOKENS, SampleStream, packed_bins, plan_step, plan_steps
+from trainer.packing import QUADRATIC_TOKENS, packed_bins, plan_step, plan_steps
 
 Lengths = npt.NDArray[np.int64]
 
@@ -227,7 +229,14 @@ def measure_batches(
     """Samples a step over an epoch, by side."""
     entries: list[dict[str, Any]] = []
     for batch_size in BATCHES:
-        stream = SampleStream(len(drawn), seed=0)
+        stream = Curriculum(
+            DataConfig(train=(TrainSet(path="-"),)),
+            sets=[len(drawn)],
+            answer_tokens=drawn,
+            epochs=1.0,
+            max_samples=None,
+            seed=0,
+        )
         full = len(drawn) // batch_size
         ours = np.array(
             [len(stream.take(i * batch_size, (i + 1) * batch_size)) for i in range(full)]

@@ -49,7 +49,6 @@ class TokenLoss(nn.Module):
         model: a causal language model.
         head: how it makes logits, so that they are made for target positions alone; see `head_of`.
             None: it is asked for all logits.
-        plain_head: short for `head=Head()`.
         liger: use Liger's kernel on a GPU.
 
     Raises:
@@ -61,12 +60,11 @@ class TokenLoss(nn.Module):
         model: nn.Module,
         *,
         head: Head | None = None,
-        plain_head: bool = False,
         liger: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
-        self.head = head or (Head() if plain_head else None)
+        self.head = head
         self._liger = _liger_kernel() if liger else None
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
@@ -337,8 +335,3 @@ def _candidates(config: Any) -> Iterator[Head]:
     if cap is not None:
         yield Head(cap=cap)
     yield Head()
-
-
-def has_plain_head(model: Any) -> bool:
-    """Whether logits are the bare output embedding of the last hidden state."""
-    return head_of(model) == Head()

@@ -261,7 +261,7 @@ def compile_layers(model: Any, *, backend: str = "inductor") -> int:
 
     One layer is compiled once and its code serves all layers and all shapes, so the first step
     takes seconds to a minute longer and the later ones don't. Call it last: a forward pass in
-    another mode (such as the trials of `supports_packing`) would be compiled too.
+    another mode (such as the trials of `choose`) would be compiled too.
 
     Args:
         model: a causal language model.

@@ -1,12 +1,7 @@
-"""Which samples make up an optimizer step, and how they are spread over ranks and micro-batches.
+"""How the samples of an optimizer step are spread over ranks and micro-batches.
 
-Samples come from one endless stream: a permutation of the data set for each epoch, drawn from the
-seed alone, one after the other. Step i takes the i-th run of exactly `effective_batch_size`
-samples. So two runs with equal data and seed have met the same samples after the same count,
-whatever their batch size or number of ranks; only the last batch of a run may be short.
-
-Within a step, samples are spread over ranks and micro-batches so that ranks wait for one another as
-little as possible and no micro-batch exceeds a cap on tokens:
+Ranks wait for one another as little as possible, and no micro-batch exceeds a cap on tokens. Which
+samples a step has is the affair of `curriculum.py`.
 
 - *free* (ZeRO 0 and 1): each rank as many micro-batches as it needs. Ranks get equal cost by
   longest processing time first (LPT) and exchanges of samples, and fill their micro-batches by best
@@ -43,42 +38,6 @@ QUADRATIC_TOKENS = 16_384
 MICRO_BATCH_TOKENS = 64
 """What starting one more micro-batch costs, in tokens: padded rectangles weigh it against padding.
 """
-
-
-class SampleStream:
-    """The endless stream of sample indices for a data set of `size` samples."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        if size < 1:
-            raise ValueError("a stream needs at least one sample")
-        self.size = size
-        self.seed = seed
-        self._epoch = -1
-        self._permutation: Indices = np.empty(0, dtype=np.int64)
-
-    def take(self, start: int, stop: int) -> Indices:
-        """Samples number `start` to `stop` (exclusive) of the stream."""
-        parts: list[Indices] = []
-        while start < stop:
-            epoch, offset = divmod(start, self.size)
-            end = min(self.size, offset + stop - start)
-            parts.append(self._permutation_of(epoch)[offset:end])
-            start += end - offset
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-
-    def _permutation_of(self, epoch: int) -> Indices:
-        if epoch != self._epoch:
-            generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-            self._permutation = generator.permutation(self.size).astype(np.int64)
-            self._epoch = epoch
-        return self._permutation
-
-
-def run_samples(size: int, epochs: float, max_samples: int | None) -> int:
-    """How many samples a run meets: `max_samples`, else `epochs` times the data set, at least 1."""
-    if max_samples is not None:
-        return max_samples
-    return max(1, round(epochs * size))
 
 
 def run_steps(samples: int, batch_size: int) -> int:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 
 from tests.fixtures.harness_tasks import write_harness_tasks
 from tests.fixtures.judge_server import Reply, judge_server
+from tests.fixtures.ranks import run_ranks_well
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 
 pytestmark = pytest.mark.deepspeed
@@ -102,34 +101,7 @@ def launch(folder: Path, ranks: int, scenarios: dict[str, Any]) -> list[dict[str
     """Results of the scenarios by rank."""
     file = folder / f"on-{ranks}.json"
     file.write_text(json.dumps(scenarios))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(file)],
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    run_ranks_well(__file__, file, ranks=ranks)
     return [json.loads(file.with_suffix(f".rank{rank}.json").read_text()) for rank in range(ranks)]
 
 

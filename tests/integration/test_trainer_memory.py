@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.ranks import run_ranks
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 
 pytestmark = pytest.mark.deepspeed
@@ -158,31 +157,8 @@ def launch(folder: Path, config: dict[str, Any], limit: int) -> tuple[int, Any]:
     """Rank 1's exit code, and rank 0's batches; or, if it failed, rank 1's failure."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps({"config": config, "limit": limit}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    root = str(Path(__file__).parents[2])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(plan)],
-            env={**env, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    first, second = processes
-    try:
-        told, _ = second.communicate(timeout=120)
-        if second.returncode:  # as torchrun does when one rank has failed
-            first.kill()
-        out, _ = first.communicate(timeout=120)
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    return second.returncode, json.loads(told if second.returncode else out)
+    first, second = run_ranks(__file__, plan, ranks=2)
+    return second.code, json.loads(second.out if second.code else first.out)
 
 
 @pytest.mark.usefixtures("process_group")

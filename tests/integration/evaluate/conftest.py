@@ -33,7 +33,7 @@ def parts(model_folder: Path, process_group: None) -> Parts:
     from trainer.attention import supports_packing
     from trainer.config import TrainConfig
     from trainer.data import load_data
-    from trainer.loss import TokenLoss, has_plain_head
+    from trainer.loss import TokenLoss, head_of
     from trainer.model import load_tokenizer
 
     data = model_folder.parent
@@ -55,7 +55,7 @@ def parts(model_folder: Path, process_group: None) -> Parts:
     assert supports_packing(model)
     return Parts(
         folder=model_folder,
-        loss=TokenLoss(model, plain_head=has_plain_head(model)).train(),
+        loss=TokenLoss(model, head=head_of(model)).train(),
         tokenizer=tokenizer,
         held=load_data(config, model_folder, tokenizer).eval["sums"],
     )

@@ -14,7 +14,7 @@ from tests.fixtures.tiny_model import make_tiny_model
 from trainer import adapters, checkpoint, model
 from trainer.attention import supports_packing
 from trainer.errors import ConfigError
-from trainer.loss import has_plain_head
+from trainer.loss import head_of
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.usefixtures("process_group")]
 
@@ -44,7 +44,7 @@ def test_an_adapted_model_is_still_what_it_was(folders: dict[str, Path], name: s
     assert adapters.attach(adapted, configure(folders[name], method="lora")) is adapted
     assert type(adapted) is type(plain)
     assert type(adapted.base_model) is type(plain.base_model)
-    assert has_plain_head(adapted) == has_plain_head(plain)
+    assert head_of(adapted) == head_of(plain)
     assert supports_packing(adapted)
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():

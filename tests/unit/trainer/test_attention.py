@@ -23,7 +23,7 @@ from trainer.attention import (
     supports_packing,
 )
 from trainer.errors import ConfigError
-from trainer.loss import TokenLoss, has_plain_head
+from trainer.loss import Head, TokenLoss, head_of
 from trainer.model import load_model
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def samples(lengths: list[int], seed: int = 0) -> list[Sample]:
 
 def loss_and_gradient(model: Any, batches: list[list[Sample]], packed: bool) -> tuple[float, Any]:
     model.zero_grad()
-    token_loss = TokenLoss(model, plain_head=has_plain_head(model))
+    token_loss = TokenLoss(model, head=head_of(model))
     total = 0.0
     for batch in batches:
         micro_batch = collate(batch, packed=packed, pad_id=0, device=CPU)
@@ -84,7 +84,7 @@ def test_packed_padded_and_single_samples_agree(tiny_model: Path, lengths: list[
 def test_a_packed_sample_does_not_see_its_neighbour(tiny_model: Path) -> None:
     model = load_model(tiny_model)
     assert supports_packing(model)
-    token_loss = TokenLoss(model, plain_head=True)
+    token_loss = TokenLoss(model, head=Head())
     first, second, third = samples([20, 14, 9])
     muted = [(ids, np.zeros_like(mask)) for ids, mask in samples([20, 14, 9], seed=5)]
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_logits_in_slices_give_the_same_loss(
 def test_a_model_that_scales_its_logits_keeps_doing_so(tmp_path: Path) -> None:
     model = load_model(make_tiny_model(tmp_path / "granite", architecture="granite"))
     model.config.logits_scaling = 4.0
-    assert not has_plain_head(model)
+    assert head_of(model) != Head()
     items = samples([20, 9])
     assert supports_packing(model)
     packed, _ = loss_and_gradient(model, [items], packed=True)

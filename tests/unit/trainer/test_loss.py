@@ -17,7 +17,7 @@ from trainer import loss as loss_module
 from trainer.attention import MicroBatch, Sample, collate
 from trainer.config import TrainConfig
 from trainer.errors import ConfigError
-from trainer.loss import Head, TokenLoss, has_plain_head, head_of
+from trainer.loss import Head, TokenLoss, head_of
 from trainer.model import load_model
 
 CPU = torch.device("cpu")
@@ -92,7 +92,6 @@ def test_the_loss_is_plain_cross_entropy(
     name, fields, head = HEADS[kind]
     model = model_of(name, **fields)
     assert head_of(model) == head
-    assert has_plain_head(model) == (head == Head())
     monkeypatch.setattr(loss_module, "MAX_LOGITS", rows * 211)
     check_equal(model, TokenLoss(model, head=head_of(model)))
 

@@ -160,7 +160,7 @@ def test_the_engine_allocates_what_is_estimated(tmp_path: Path, precision: str, 
 
     from trainer import engine
     from trainer.attention import collate
-    from trainer.loss import TokenLoss
+    from trainer.loss import Head, TokenLoss
 
     before = _tensors()
     sizes = LlamaConfig(
@@ -174,7 +174,7 @@ def test_the_engine_allocates_what_is_estimated(tmp_path: Path, precision: str, 
     if precision == "bf16":
         model = model.to(torch.bfloat16)
     run = config(tmp_path, precision=precision, zero_stage=stage, offload="none")
-    trained = engine.Engine(TokenLoss(model, plain_head=True), run)
+    trained = engine.Engine(TokenLoss(model, head=Head()), run)
     size = trained.parameters
     ids = np.arange(40)
     for step in range(2):
@@ -201,7 +201,7 @@ def test_activations_are_what_autograd_keeps(
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from trainer.attention import collate
-    from trainer.loss import TokenLoss
+    from trainer.loss import Head, TokenLoss
 
     sizes = LlamaConfig(
         hidden_size=128,
@@ -228,7 +228,7 @@ def test_activations_are_what_autograd_keeps(
     ids = np.arange(512) % 16
     batch = collate([(ids, ids >= 0)], packed=False, pad_id=0, device=torch.device("cpu"))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = TokenLoss(model, plain_head=True)(batch)
+        loss = TokenLoss(model, head=Head())(batch)
     assert loss.requires_grad
     run = config(tmp_path, precision=precision, activation_checkpointing=checkpointing)
     needed = estimate(run, sizes.to_dict(), 10**6, ranks=1, tokens=512).activations

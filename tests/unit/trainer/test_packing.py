@@ -10,13 +10,13 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from trainer.config import DataConfig, TrainSet
+from trainer.curriculum import Curriculum
 from trainer.packing import (
     Plan,
-    SampleStream,
     packed_bins,
     plan_step,
     quadratic_crossover,
-    run_samples,
     run_steps,
     spread,
 )
@@ -26,8 +26,15 @@ sizes = st.lists(st.integers(1, 300), min_size=1, max_size=80)
 costs = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
 
+def stream_of(size: int, seed: int) -> Curriculum:
+    data = DataConfig(train=(TrainSet(path="-"),))
+    return Curriculum(
+        data, sets=[size], answer_tokens=[1] * size, epochs=1.0, max_samples=None, seed=seed
+    )
+
+
 def batches(size: int, seed: int, batch: int, total: int) -> list[list[int]]:
-    stream = SampleStream(size, seed)
+    stream = stream_of(size, seed)
     return [
         stream.take(start, min(start + batch, total)).tolist() for start in range(0, total, batch)
     ]
@@ -115,16 +122,9 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 
 
 def test_a_stream_can_be_entered_anywhere() -> None:
-    stream = SampleStream(10, 3)
+    stream = stream_of(10, 3)
     whole = stream.take(0, 35).tolist()
-    assert SampleStream(10, 3).take(17, 35).tolist() == whole[17:]
-
-
-def test_a_run_lasts_for_its_budget_or_its_epochs() -> None:
-    assert run_samples(100, 2.5, None) == 250
-    assert run_samples(100, 2.5, 30) == 30
-    assert run_samples(100, 2.5, 0) == 0
-    assert run_samples(3, 0.01, None) == 1
+    assert stream_of(10, 3).take(17, 35).tolist() == whole[17:]
 
 
 # --- any plan ---------------------------------------------------------------------------------
