@@ -11,9 +11,10 @@ import torch
 from trainer import adapters, engine
 from trainer.attention import choose
 from trainer.config import TrainConfig
-from trainer.flops import FlopCounter
+from trainer.flops import FlopCounter, peak_flops, utilisation
 from trainer.loss import TokenLoss, head_of
 from trainer.model import compile_layers, load_model
+from trainer.packing import Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,21 @@ class Built:
     packed: bool
     dropout: bool
     flops: FlopCounter | None
+
+    def mfu(self, lengths: Indices, targets: int, seconds: float) -> float | None:
+        """Model FLOPs utilisation of a step, 0 … 1; None where the device's peak is unknown.
+
+        Args:
+            lengths: tokens of each sample of the step, over all ranks.
+            targets: target tokens of all of them.
+            seconds: what the step took.
+        """
+        where = engine.device()
+        if self.flops is None or where.type != "cuda":
+            return None
+        peak = peak_flops(torch.cuda.get_device_name(where), self.engine.precision)
+        work = self.flops.step(lengths.tolist(), targets)
+        return utilisation(work, seconds, peak, engine.world_size())
 
 
 def build(config: TrainConfig, folder: Path) -> Built:

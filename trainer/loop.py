@@ -13,7 +13,6 @@ tells it, an error) is put to a vote, so no rank waits for one that has left.
 from __future__ import annotations
 
 import math
-import resource
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +22,13 @@ import torch
 
 from trainer import checkpoint, engine
 from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Watch
-from trainer.batches import Batches, Step
+from trainer.batches import Batches
 from trainer.build import build
 from trainer.check import size_problems
 from trainer.config import EvalSet, Split, TrainConfig
 from trainer.data import TokenSet, cache_dir, load_data
 from trainer.errors import CheckpointError, ConfigError, RankFailed, as_failure
 from trainer.evaluate import BaseLosses, Evaluator, Interrupted, base_key
-from trainer.flops import peak_flops, utilisation
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, Failure, StepRecord, finite
 from trainer.model import check_model, load_tokenizer
 from trainer.schedules import learning_rate, warmup_steps
@@ -65,15 +63,15 @@ class Run:
 
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        built = build(config, folder)
-        self._engine, self._packed, self._flops = built.engine, built.packed, built.flops
+        self._built = build(config, folder)
+        self._engine = self._built.engine
         cap = config.max_tokens_per_microbatch
         self._batches = Batches(
             config,
             self.data,
             rank=engine.rank(),
             ranks=engine.world_size(),
-            packed=self._packed,
+            packed=self._built.packed,
             lockstep=self._engine.stage >= 2,
             cap=UNPROBED if cap == "auto" else cap,
             pad_id=self._tokenizer.pad_token_id,
@@ -86,7 +84,7 @@ class Run:
             self._engine,
             self._batches,
             longest=longest,
-            dropout=built.dropout,
+            dropout=self._built.dropout,
             guard=guard,
             resume_from=resume_from,
         )
@@ -214,19 +212,11 @@ class Run:
             input_tokens=step.tokens,
             padding=step.padding,
             data_wait=work.data_wait,
-            mfu=self._mfu(step, took),
+            mfu=self._built.mfu(step.lengths, step.targets, took),
             grad_sq=grad_sq,
             noise=noise,
         )
         return record, work.votes
-
-    def _mfu(self, step: Step, seconds: float) -> float | None:
-        where = engine.device()
-        if self._flops is None or where.type != "cuda":
-            return None
-        peak = peak_flops(torch.cuda.get_device_name(where), self._engine.precision)
-        work = self._flops.step(step.lengths, step.targets)
-        return utilisation(work, seconds, peak, engine.world_size())
 
     # --- holding, yielding, ending ------------------------------------------------------------
 
@@ -364,7 +354,7 @@ class Run:
             self._engine.model,
             self._tokenizer,
             cap=self._batches.cap,  # lower than at the start, if memory ran out
-            packed=self._packed,
+            packed=self._built.packed,
             output=Path(self.config.output_dir).expanduser(),
             whole_weights=self._engine.whole_weights,
             partitioned=self._engine.stage == 3,
@@ -377,7 +367,7 @@ class Run:
         status: Literal["running", "yielded", "completed", "failed"],
         failure: Failure | None = None,
     ) -> Batch:
-        memory = _peak_memory()
+        memory = engine.peak_memory()
         if report.steps and status != "failed":
             memory = int(engine.max_over_ranks(memory))
         notes = {**self._news, **self._accumulator.news}
@@ -400,7 +390,7 @@ class Run:
             "ranks": engine.world_size(),
             "precision": self._engine.precision,
             "zero_stage": self._engine.stage,
-            "batches": "packed" if self._packed else "padded",
+            "batches": "packed" if self._built.packed else "padded",
             "max_tokens_per_microbatch": self._batches.cap,
             "parameters": self._engine.parameters,
             "train_samples": len(self.data.train),
@@ -511,10 +501,3 @@ def _mean_loss(found: list[Evaluation]) -> float | None:
 
 def _go() -> Literal["go"]:
     return "go"
-
-
-def _peak_memory() -> int:
-    """Most bytes in use at once: of the GPU, or of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

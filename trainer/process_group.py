@@ -11,6 +11,7 @@ import gc
 import importlib
 import logging
 import os
+import resource
 import sys
 import warnings
 from datetime import timedelta
@@ -144,6 +145,13 @@ def max_over_ranks(value: float) -> float:
     tensor = torch.tensor(value, dtype=torch.float64, device=device())
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return float(tensor)
+
+
+def peak_memory() -> int:
+    """Most bytes in use at once on this rank: of its GPU, or of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def gather(value: Any) -> list[Any]:
