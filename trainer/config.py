@@ -286,7 +286,10 @@ class TrainConfig(Strict):
         if self.method == "qlora" and self.zero_stage == 3:
             raise ValueError("qlora can't be sharded by ZeRO 3; use zero_stage: 2, or method: lora")
         if self.compile and self.zero_stage == 3:
-            raise ValueError("compile doesn't work with zero_stage: 3; use zero_stage: 2")
+            raise ValueError(
+                "compile doesn't work with zero_stage: 3, which gathers weights inside of the "
+                "layers; set compile: false, or zero_stage: 2"
+            )
         if self.optimizer == "adamw_8bit" and self.offload != "none":
             raise ValueError("adamw_8bit runs on the GPU; use offload: none, or optimizer: adamw")
         if self.batching == "paper":

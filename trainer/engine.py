@@ -111,12 +111,6 @@ class Engine:
     def __init__(self, loss_model: nn.Module, config: TrainConfig) -> None:
         self.stage = max(1, config.zero_stage)
         self.precision = precision_of(config)
-        if config.compile and self.stage == 3:
-            raise ConfigError(
-                "compile: true doesn't go with zero_stage 3, which gathers weights inside of the "
-                "layers; set compile: false, or use zero_stage 2",
-                "/compile",
-            )
         self._parameters = [p for p in loss_model.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._parameters)
         exact = self._set_precision(loss_model)

@@ -197,8 +197,7 @@ def test_a_server_that_was_stopped_goes_on_with_its_sweep(
     interrupted = [trial_id for trial_id, state in states.items() if state == "PENDING"]
     assert interrupted
     with database(tmp_path) as rows:
-        for trial_id in interrupted:
-            second = rows.execute(
-                "SELECT resumed_from FROM attempts WHERE trial_id = ? AND attempt = 2", (trial_id,)
-            ).fetchone()
-            assert second[0] is not None
+        # One that waited has no second attempt; one that had trained goes on from a checkpoint.
+        later = rows.execute("SELECT resumed_from FROM attempts WHERE attempt > 1").fetchall()
+        assert later
+        assert all(resumed_from is not None for (resumed_from,) in later)

@@ -250,7 +250,7 @@ def _tensors() -> dict[int, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for thing in gc.get_objects():
-            if isinstance(thing, torch.Tensor):
+            if type(thing) in (torch.Tensor, torch.nn.Parameter):  # no fakes of the compiler's
                 for tensor in (thing, thing.grad if thing.is_leaf else None):
                     if tensor is not None:
                         storage = tensor.untyped_storage()
