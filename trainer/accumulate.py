@@ -268,8 +268,10 @@ class Accumulator:
 
     def _small(self, targets: int, step: Step) -> Small:
         """The mean gradient of this rank's first micro-batch, which has `targets` targets."""
+        if not targets or targets == step.targets:  # nothing, or all there is
+            return Small()
         square = self._engine.gradient_square()
-        if square is None or not targets:
+        if square is None:
             return Small()
         # What has been accumulated is a sum over target tokens times ranks / all targets.
         scale = step.targets / (engine.world_size() * targets)
