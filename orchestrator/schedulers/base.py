@@ -36,11 +36,15 @@ class TrialInfo:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended. `value` is the objective (lower is better), None if there is none."""
+    """How a trial ended. `value` is the objective (lower is better), None if there is none.
+
+    `also` holds the further objectives, where the sweep has several, each lower is better too.
+    """
 
     state: str
     reason: str
     value: float | None
+    also: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
