@@ -118,8 +118,8 @@ def prepare(folder: Path, instructions: Path, gsm8k: Path) -> None:
     tests = [_asked(r) for r in _rows(gsm8k / "test.jsonl")]
     _write_sets(folder, "gsm8k", [maths[len(maths) // 2 :]], [tests])
 
-    _pretrain(folder, "base-words", seen_words, hidden=128, layers=4)
-    _pretrain(folder, "base-maths", seen_maths, hidden=96, layers=6)
+    _pretrain(folder, "base-words", seen_words, hidden=128, layers=4, steps=2400)
+    _pretrain(folder, "base-maths", seen_maths, hidden=96, layers=6, steps=1800)
     lines = folder / "demo.pretraining.txt"
     if not lines.exists():
         _python(
@@ -152,7 +152,7 @@ def _write_sets(
 
 
 def _pretrain(
-    folder: Path, name: str, rows: list[dict[str, Any]], *, hidden: int, layers: int
+    folder: Path, name: str, rows: list[dict[str, Any]], *, hidden: int, layers: int, steps: int
 ) -> None:
     """A base model on all but `RETAINED` of the rows' texts; these measure what it retains."""
     random.Random(f"recording/{name}").shuffle(rows)
@@ -168,7 +168,7 @@ def _pretrain(
         "examples/pretrain.py",
         *("--jsonl", str(text), "--field", "text", "--out", str(folder / name)),
         *("--vocab", "2048", "--hidden", str(hidden), "--layers", str(layers), "--heads", "4"),
-        *("--batch", "16", "--steps", "2400", "--seed", "0"),
+        *("--batch", "16", "--steps", str(steps), "--seed", "0"),
     )
 
 
