@@ -97,6 +97,8 @@ class Trial(Model):
     exact_match: float | None
     value: float | None
     """The objective; null until it was measured at the end of training."""
+    also: dict[str, float | None] = {}
+    """The further objectives by metric, as measured, where the sweep has any."""
     seconds: float
     """Worker time so far, over all attempts."""
     checkpoint: str | None
@@ -119,6 +121,9 @@ class SweepSummary(Model):
     seconds: float
     best_trial: str | None
     best_value: float | None
+    front: list[str] = []
+    """With several objectives: the completed trials that no other beats in all of them (the Pareto
+    front), best by the first objective first."""
     baseline: dict[str, Scores]
     """The model before training, by split."""
     winner: dict[str, Scores]
@@ -134,6 +139,9 @@ class Sweep(Model):
     facts: dict[str, Any] = {}
     """What the check of data and model found: train_samples, too_long (by file), parameters, …"""
     summary: SweepSummary
+    scheduler_summary: dict[str, Any] | None = None
+    """What the scheduler says of its evidence: `audit`, and for `dynamics` the weights of norm and
+    loss, risk, guard, agreement with the paper's sign, transfer. Null before its first decision."""
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

@@ -7,6 +7,7 @@ not at all. A method that raises leaves nothing behind once the block is left by
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -118,6 +119,7 @@ class DriverTransaction:
                 "eval_loss": scores.loss,
                 "exact_match": scores.exact_match,
                 "value": None,
+                "also": None,
                 "checkpoint": None,
                 "started_at": func.coalesce(trials.c.started_at, now()),
             },
@@ -163,12 +165,14 @@ class DriverTransaction:
         reason: str | None = None,
         message: str | None = None,
         value: float | None = None,
+        also: Mapping[str, float | None] | None = None,
     ) -> None:
         """Close a live attempt and move its trial: to an end state, PAUSED, or PENDING (run again).
 
-        `value` is the objective as it was measured (not negated). Conflict if the attempt isn't
-        the live one.
+        `value` is the objective as it was measured (not negated), `also` the further ones by
+        metric. Conflict if the attempt isn't the live one.
         """
+        further = {name: metrics.finite_or_none(v) for name, v in (also or {}).items()}
         row = self._live(trial_id, attempt)
         trial_rows.close_attempt(self._session, row, state, reason, message)
         trial_rows.move(
@@ -178,7 +182,7 @@ class DriverTransaction:
             self._revision,
             reason=reason,
             message=message,
-            columns={"value": metrics.finite_or_none(value)},
+            columns={"value": metrics.finite_or_none(value), "also": further or None},
         )
 
     def end_trial(
@@ -218,6 +222,14 @@ class DriverTransaction:
                 self._session, trial, TrialState.CANCELED, self._revision, reason=why, message=text
             )
         commands.finish_all(self._session, row.id, f"the sweep is {state}")
+
+    def keep_prior(self, prior: dict[str, Any]) -> None:
+        """Keep what the scheduler starts from, for every later driver of this sweep."""
+        sweep_rows.keep(self._session, self._sweep_id, prior=prior)
+
+    def keep_scheduler_summary(self, summary: dict[str, Any]) -> None:
+        """Replace the scheduler's account of its evidence."""
+        sweep_rows.keep(self._session, self._sweep_id, scheduler_summary=summary)
 
     def finish_command(self, command_id: int, result: str) -> None:
         """Say what became of a command, together with its effect."""

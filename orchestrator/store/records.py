@@ -45,6 +45,15 @@ class Driver:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishedSweep:
+    """A completed sweep, without its trials."""
+
+    id: str
+    spec: dict[str, Any]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """What a user asked for and no driver has done yet. `trial_id` None means the whole sweep."""
 
@@ -86,6 +95,8 @@ class TrialRow:
     samples: int
     total_samples: int
     value: float | None
+    also: dict[str, float | None]
+    seconds: float
     ended_at: datetime | None
     checkpoints: tuple[CheckpointRecord, ...]
     steps: tuple[StepRecord, ...]
@@ -103,7 +114,10 @@ class StoredDecision:
 
 @dataclass(frozen=True, slots=True)
 class SweepRows:
-    """A sweep as a driver finds it at its start: trials by number, decisions in their order."""
+    """A sweep as a driver finds it at its start: trials by number, decisions in their order.
+
+    `prior` is what its first driver kept of earlier sweeps (`DriverTransaction.keep_prior`).
+    """
 
     sweep_id: str
     name: str
@@ -111,5 +125,6 @@ class SweepRows:
     spec: dict[str, Any]
     facts: dict[str, Any]
     planned: int
+    prior: dict[str, Any] | None
     trials: tuple[TrialRow, ...]
     decisions: tuple[StoredDecision, ...]

@@ -74,6 +74,11 @@ sweeps = Table(
     # What the check of data and model found, e.g. the number of training samples.
     Column("facts", _Json, nullable=False),
     Column("planned", Integer, nullable=False),
+    # What the scheduler started from: ids of earlier sweeps and what was learned of them. NULL
+    # until the first driver has looked.
+    Column("prior", _Json),
+    # The scheduler's own account of its evidence; for readers only.
+    Column("scheduler_summary", _Json),
     Column("state", String(16), nullable=False),
     Column("message", Text),
     # Rises with every transaction of a driver; `trials.version` is taken from it.
@@ -113,6 +118,8 @@ trials = Table(
     Column("eval_loss", Double),
     Column("exact_match", Double),
     Column("value", Double),
+    # The further objectives by metric, where the sweep has any.
+    Column("also", _Json),
     Column("seconds", Double, nullable=False),
     Column("checkpoint", Text),
     _created(),

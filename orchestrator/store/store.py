@@ -28,6 +28,7 @@ from orchestrator.store.records import (
     Command,
     CommandKind,
     Driver,
+    FinishedSweep,
     Lease,
     SweepRows,
     Token,
@@ -258,9 +259,11 @@ class Store:
         reason: str | None = None,
         message: str | None = None,
         value: float | None = None,
+        also: Mapping[str, float | None] | None = None,
     ) -> None:
         self.write(
-            lease, lambda tx: tx.end_attempt(trial_id, attempt, state, reason, message, value)
+            lease,
+            lambda tx: tx.end_attempt(trial_id, attempt, state, reason, message, value, also),
         )
 
     def end_trial(
@@ -275,6 +278,23 @@ class Store:
 
     def end_sweep(self, lease: Lease, state: SweepState, message: str | None = None) -> None:
         self.write(lease, lambda tx: tx.end_sweep(state, message))
+
+    def keep_prior(self, lease: Lease, prior: dict[str, Any]) -> None:
+        self.write(lease, lambda tx: tx.keep_prior(prior))
+
+    def keep_scheduler_summary(self, lease: Lease, summary: dict[str, Any]) -> None:
+        self.write(lease, lambda tx: tx.keep_scheduler_summary(summary))
+
+    def finished_before(self, sweep_id: str, limit: int = 500) -> list[FinishedSweep]:
+        """Completed sweeps of the same project that ended before this one was first driven, or by
+        now if none has driven it; newest first."""
+        with self._db.read() as session:
+            return sweeps.finished_before(session, sweep_id, limit)
+
+    def most_at_once(self, sweep_id: str) -> int:
+        """How many of a sweep's search trials ran at the same time, at most; 0 if none ran."""
+        with self._db.read() as session:
+            return trials.most_at_once(session, sweep_id)
 
     def sweep_rows(self, sweep_id: str) -> SweepRows:
         """All that a driver needs to start, or to go on after another one."""
@@ -295,6 +315,7 @@ class Store:
                 spec=sweep.spec,
                 facts=sweep.facts,
                 planned=sweep.planned,
+                prior=sweep.prior,
                 trials=tuple(
                     TrialRow(
                         id=row.id,
@@ -310,6 +331,8 @@ class Store:
                         samples=row.samples,
                         total_samples=row.total_samples,
                         value=row.value,
+                        also=row.also or {},
+                        seconds=row.seconds,
                         ended_at=row.ended_at,
                         checkpoints=checkpoints.get(row.id, ()),
                         steps=steps.get(row.id, ()),

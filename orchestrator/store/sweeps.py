@@ -11,10 +11,12 @@ from typing import Any
 from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
+from orchestrator.analysis import pareto_front
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.states import check_sweep_move
 from orchestrator.store.clock import now
 from orchestrator.store.database import ReadSession, WriteSession
+from orchestrator.store.records import FinishedSweep
 from orchestrator.store.schema import DEFAULT_PROJECT, evaluations, sweeps, trials
 from orchestrator.store.scores import combine
 from orchestrator.store.trials import printable
@@ -117,11 +119,30 @@ def move(session: WriteSession, row: Row[Any], target: SweepState, message: str 
     session.emit(row.id, "sweep.state", {"from": current, "to": target, "message": message})
 
 
+def keep(session: WriteSession, sweep_id: str, **columns: dict[str, Any]) -> None:
+    """Set columns that no state hangs on."""
+    session.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(**columns))
+
+
+def finished_before(session: ReadSession, sweep_id: str, limit: int) -> list[FinishedSweep]:
+    """See `Store.finished_before`."""
+    this = row_of(session, sweep_id)
+    query = select(sweeps.c.id, sweeps.c.spec, sweeps.c.facts).where(
+        sweeps.c.project_id == this.project_id,
+        sweeps.c.state == SweepState.COMPLETED,
+        sweeps.c.id != sweep_id,
+    )
+    if this.started_at is not None:
+        query = query.where(sweeps.c.ended_at <= this.started_at)
+    newest_first = query.order_by(sweeps.c.ended_at.desc(), sweeps.c.id.desc()).limit(limit)
+    return [FinishedSweep(row.id, row.spec, row.facts) for row in session.rows(newest_first)]
+
+
 # --- summaries --------------------------------------------------------------------------------
 
 
 def _with_summaries(session: ReadSession, rows: Sequence[Row[Any]]) -> list[Sweep]:
-    """The sweeps with where they stand: four queries, however many sweeps."""
+    """The sweeps with where they stand: five queries, however many sweeps."""
     ids = [row.id for row in rows]
     counts = _counts(session, ids)
     best = {row.id: None for row in rows} | _best(session, rows)
@@ -130,10 +151,20 @@ def _with_summaries(session: ReadSession, rows: Sequence[Row[Any]]) -> list[Swee
         t.id for ts in judged.values() for t in ts
     }
     measured = _final_evaluations(session, wanted)
+    fronts = _fronts(session, rows)
     return [
         Sweep.model_validate(
             dict(row._mapping)
-            | {"summary": _summary(row, counts[row.id], best[row.id], judged[row.id], measured)}
+            | {
+                "summary": _summary(
+                    row,
+                    counts[row.id],
+                    best[row.id],
+                    judged[row.id],
+                    measured,
+                    fronts.get(row.id, []),
+                )
+            }
         )
         for row in rows
     ]
@@ -145,6 +176,7 @@ def _summary(
     best: Row[Any] | None,
     judged: Sequence[Row[Any]],
     measured: dict[str, dict[str, list[Row[Any]]]],
+    front: list[str],
 ) -> SweepSummary:
     search = [c for c in counts if c.kind == "search"]
     baseline: dict[str, Scores] = {}
@@ -164,6 +196,7 @@ def _summary(
         seconds=sum(c.seconds for c in counts),
         best_trial=None if best is None else best.id,
         best_value=None if best is None else best.value,
+        front=front,
         baseline=baseline,
         winner=winner,
     )
@@ -215,6 +248,38 @@ def _best(session: ReadSession, rows: Sequence[Row[Any]]) -> dict[str, Row[Any]]
         )
         for best in session.rows(select(ranked).where(ranked.c.rank == 1)):
             found[best.sweep_id] = best
+    return found
+
+
+def _fronts(session: ReadSession, rows: Sequence[Row[Any]]) -> dict[str, list[str]]:
+    """Per sweep with several objectives: its completed search trials that none beats in all."""
+    several = {
+        row.id: row.spec["objective"]
+        for row in rows
+        if (row.spec.get("objective") or {}).get("also")
+    }
+    if not several:
+        return {}
+    query = (
+        select(trials.c.sweep_id, trials.c.id, trials.c.value, trials.c.also)
+        .where(
+            trials.c.sweep_id.in_(several),
+            trials.c.kind == "search",
+            trials.c.state == TrialState.COMPLETED,
+        )
+        .order_by(trials.c.number)
+    )
+    found: dict[str, list[str]] = {}
+    for sweep_id, completed in _grouped(session.rows(query)).items():
+        objective = several[sweep_id]
+        names = [further["metric"] for further in objective["also"]]
+        signs = [
+            -1.0 if which.get("mode") == "max" else 1.0 for which in (objective, *objective["also"])
+        ]
+        found[sweep_id] = pareto_front(
+            {t.id: (t.value, *((t.also or {}).get(name) for name in names)) for t in completed},
+            signs,
+        )
     return found
 
 

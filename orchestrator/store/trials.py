@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -64,8 +65,26 @@ def row_of(session: ReadSession, trial_id: str, sweep_id: str | None = None) -> 
     return row
 
 
+def most_at_once(session: ReadSession, sweep_id: str) -> int:
+    """The largest number of search trials' attempts that ran at one moment."""
+    query = (
+        select(attempts.c.started_at, attempts.c.ended_at)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(
+            trials.c.sweep_id == sweep_id,
+            trials.c.kind == "search",
+            attempts.c.ended_at.is_not(None),
+        )
+    )
+    # An end comes before a start at the same moment: the slot was handed on.
+    moves = sorted(
+        move for row in session.rows(query) for move in ((row.started_at, 1), (row.ended_at, -1))
+    )
+    return max(accumulate(change for _, change in moves), default=0)
+
+
 def _trial(row: Row[Any]) -> Trial:
-    return Trial.model_validate(dict(row._mapping))
+    return Trial.model_validate(dict(row._mapping) | {"also": row.also or {}})
 
 
 # --- moving (inside a driver's transaction) ---------------------------------------------------

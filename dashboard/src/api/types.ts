@@ -45,6 +45,7 @@ export interface Trial {
   eval_loss: number | null;
   exact_match: number | null;
   value: number | null;
+  also?: Record<string, number | null>;
   seconds: number;
   checkpoint: string | null;
   created_at: string;
@@ -61,6 +62,7 @@ export interface SweepSummary {
   seconds: number;
   best_trial: string | null;
   best_value: number | null;
+  front?: string[];
   baseline: Record<string, Scores>;
   winner: Record<string, Scores>;
 }
@@ -73,6 +75,7 @@ export interface Sweep {
   spec: Record<string, unknown>;
   facts?: Record<string, unknown>;
   summary: SweepSummary;
+  scheduler_summary?: Record<string, unknown> | null;
   created_at: string;
   started_at: string | null;
   ended_at: string | null;
