@@ -20,6 +20,7 @@ def main() -> None:
     running.add_argument("--threads", type=int, default=1)
     exporting = commands.add_parser("export", help="write runs, points and evaluations as Parquet")
     exporting.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "curves")
+    exporting.add_argument("--partial", action="store_true", help="sweeps that lack runs too")
     args = parser.parse_args()
 
     if args.command == "prepare":
@@ -40,7 +41,7 @@ def main() -> None:
     else:
         from benchmarks.recording.export import export
 
-        export(args.folder, args.out)
+        print(f"{args.out}: {', '.join(export(args.folder, args.out, partial=args.partial))}")
 
 
 if __name__ == "__main__":
