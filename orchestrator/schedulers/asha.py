@@ -12,6 +12,7 @@ way to a rung doesn't count there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ class ASHA(TrackingScheduler):
             place = f"comes first to its rung; it waits until {self.spec.eta} trials have got there"
         else:
             place = f"ranks {standing.rank} of {standing.peers}; {going_on(standing.quota)}"
-        reason = f"{standing} {place}"
+        reason = f"{self._words(rung, standing)} {place}"
         return self._decision(trial, action, "rung", reason, **self._evidence(rung, standing))
 
     def _call_back(self, waiting: int) -> Decision | None:
@@ -70,7 +71,7 @@ class ASHA(TrackingScheduler):
         rung = next(r for r in range(len(self.spec.rungs)) if self._paused_at(trial, r))
         standing = self._standings(rung)[trial.info.id]
         reason = (
-            f"{standing} ranked {standing.rank} of {standing.peers}; "
+            f"{self._words(rung, standing)} ranked {standing.rank} of {standing.peers}; "
             f"only the best {'' if standing.quota == 1 else f'{standing.quota} '}went on"
         )
         return self._decision(trial, Action.STOP, "rung", reason, **self._evidence(rung, standing))
@@ -87,7 +88,8 @@ class ASHA(TrackingScheduler):
             ]
             if may:
                 best = min(may, key=self._queue_key)
-                reason = f"{best} now ranks {best.rank} of {best.peers}; {going_on(best.quota)}"
+                words = self._words(rung, best)
+                reason = f"{words} now ranks {best.rank} of {best.peers}; {going_on(best.quota)}"
                 evidence = self._evidence(rung, best)
                 return self._decision(best.trial, Action.RESUME, "promotion", reason, **evidence)
         return None
@@ -99,7 +101,7 @@ class ASHA(TrackingScheduler):
                 if self._paused_at(best.trial, rung):
                     reason = (
                         "nothing else is left to run and no trial has completed; "
-                        f"{best} is the best at the deepest rung"
+                        f"{self._words(rung, best)} is the best at the deepest rung"
                     )
                     evidence = self._evidence(rung, best)
                     return self._decision(
@@ -112,6 +114,10 @@ class ASHA(TrackingScheduler):
     def _scores(self, rung: int, reached: dict[str, HeldOut]) -> dict[str, float]:
         """What ranks the trials at a rung, lower is better. ASHA: the held-out loss."""
         return {trial_id: held_out.rank_key for trial_id, held_out in reached.items()}
+
+    def _words(self, rung: int, standing: Standing) -> str:
+        """What a trial was ranked by, as the subject of a sentence."""
+        return str(standing)
 
     def _queue_key(self, standing: Standing) -> tuple[float, ...]:
         """Which of several trials that may go on goes first, lowest first."""
@@ -136,11 +142,15 @@ class ASHA(TrackingScheduler):
 
     def _standings(self, rung: int) -> dict[str, Standing]:
         """Places at a rung, best first. Ties go to the lower trial number."""
+        return self._standings_among(self._in_order(), rung)
+
+    def _standings_among(self, trials: Sequence[Followed], rung: int) -> dict[str, Standing]:
+        """Places at a rung where only these trials compete, given by number."""
         out: set[str] = set()
         for depth in range(rung + 1):
             reached = {
                 t.info.id: held_out
-                for t in self._in_order()
+                for t in trials
                 if (held_out := self._held_out(t, depth)) is not None
             }
             # An audited trial that lost its place at an earlier rung is no peer further on: the

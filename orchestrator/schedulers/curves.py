@@ -54,6 +54,13 @@ class Curve:
             )
         return self._held_out[low, high]
 
+    def losses(self, samples: int) -> dict[str, float | None]:
+        """Loss on each held-out set at exactly this number of samples; None if not finite."""
+        return {
+            name: e.loss if e.loss is not None and math.isfinite(e.loss) else None
+            for name, e in self._evaluations.get(samples, {}).items()
+        }
+
     def until(self, samples: int) -> list[StepRecord]:
         """The steps that ended at `samples` or before."""
         return self.steps[: bisect_right(self.steps, samples, key=lambda r: r.samples)]
