@@ -181,14 +181,15 @@ def spread_out(points: Points, first: int) -> npt.NDArray[np.int64]:
 def _points(measured: dict[str, _Measured]) -> Points:
     """A row a trial, a column a measure. A trial without a finite loss is last in all of them."""
     names = sorted({name for m in measured.values() for name in m.losses})
+    width = max(2, len(names))
     rows: list[list[float]] = []
     for m in measured.values():
         if any(loss is None for loss in m.losses.values()):
-            rows.append([math.inf] * max(2, len(names)))
+            rows.append([math.inf] * width)
             continue
         losses = [math.inf if (loss := m.losses.get(name)) is None else loss for name in names]
         rows.append(losses if len(names) > 1 else [*losses, m.log_norm])
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+    return np.array(rows, dtype=np.float64).reshape(len(rows), width)
 
 
 def _dense_ranks(column: Points) -> Points:
