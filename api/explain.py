@@ -193,6 +193,8 @@ def _split_prefix(location: Location, message: str, document: Any) -> tuple[Loca
     """A rule over several fields names the one to change in front: "search.trials: …"."""
     if match := _PREFIX.match(message):
         named = tuple(match[1].split("."))
+        if location and not isinstance(_lookup(location, document), dict):
+            return _cut(location, document), message[match.end() :]  # Written short, as one value.
         if not location and named[0] not in SweepSpec.model_fields:
             named = ("space", *named)
         return location + named, message[match.end() :]

@@ -33,6 +33,8 @@ class LiveTrial:
     reason: str | None = None
     message: str | None = None
     value: float | None = None
+    also: dict[str, float | None] = field(default_factory=dict)
+    """The further objectives by metric, as measured."""
     evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     """The latest of each split and data set, task or judge."""
     intent: tuple[Control, TrialState, str, str] | None = None
@@ -63,6 +65,7 @@ class LiveTrial:
             reason=row.reason,
             message=row.message,
             value=row.value,
+            also=row.also,
             evaluations={(e.split, e.dataset): e for e in row.evaluations},
         )
 

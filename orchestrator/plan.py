@@ -16,6 +16,7 @@ from trainer.config import DataConfig, TrainConfig
 from trainer.curriculum import DIFFICULTY_REPLAY
 from trainer.recipes import recipe
 from winnow.spec import Choice, Fixed, IntUniform, LogUniform, Space, SweepSpec, Uniform
+from winnow.types import TrialKind
 
 DATA_PARAMETERS = ("strategy", "replay")
 """Parameters of the space that are fields of a run's data."""
@@ -50,6 +51,34 @@ def resolve(
             **run,
         }
     )
+
+
+def trial_config(
+    spec: SweepSpec,
+    kind: TrialKind,
+    params: Mapping[str, Any],
+    *,
+    output_dir: str,
+    cache_dir: str,
+    checkpoint_seconds: float,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """The configuration of a trial, as JSON values: a search trial's, or that of the two which
+    train nothing. `model` is what a report measures: the winner's checkpoint."""
+    run: dict[str, Any] = {"checkpoint_every_seconds": checkpoint_seconds}
+    values = params if kind == "search" else any_params(spec.space)
+    if kind == "baseline":
+        run = {"max_samples": 0, "export": False, "evaluate_test": bool(spec.data.test)}
+        run |= benchmarks(spec)
+    elif kind == "report":
+        run = {"max_samples": 0, "export": False, "evaluate_test": True, "model": model}
+        done = spec.evaluation.trials == "all"
+        run |= dict.fromkeys(("lm_eval", "judge")) if done else benchmarks(spec)
+    config = resolve(spec, values, output_dir=output_dir, cache_dir=cache_dir, **run)
+    as_json = config.model_dump(mode="json")
+    if kind == "report":
+        as_json["data"]["eval"] = as_json["data"]["general"] = []
+    return as_json
 
 
 def benchmarks(spec: SweepSpec) -> dict[str, Any]:

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.account import Account
+from orchestrator.earlier import settle_prior
 from orchestrator.errors import Conflict
 from orchestrator.live_trial import Control, LiveTrial
-from orchestrator.plan import any_params, benchmarks, resolve, total_samples
+from orchestrator.objectives import Objectives
+from orchestrator.plan import benchmarks, total_samples, trial_config
 from orchestrator.schedulers import make_scheduler
-from orchestrator.schedulers.base import Action, Decision, Outcome, TrialInfo
+from orchestrator.schedulers.base import Action, Decision, TrialInfo
 from orchestrator.search.samplers import Told, make_proposer
-from orchestrator.store import Lease, Store, SweepRows
+from orchestrator.store import DriverTransaction, Lease, Store, SweepRows
 from trainer.config import TrainConfig
 from trainer.metrics import Batch
-from winnow.objective import parse_metric
 from winnow.spec import SweepSpec
 from winnow.types import SweepState, TrialKind, TrialState
 
@@ -59,10 +61,11 @@ class Study:
         self.spec = SweepSpec.model_validate(rows.spec)
         self._facts = rows.facts
         self._planned = rows.planned
-        self._metric = parse_metric(self.spec.objective.metric)
-        self._minimize = self.spec.objective.mode == "min"
+        self._objectives = Objectives(self.spec.objective)
         self._proposer = make_proposer(self.spec.space, self.spec.search)
-        self._scheduler = make_scheduler(self.spec.scheduler, self.spec.search.seed)
+        prior = settle_prior(store, lease, rows, self.spec)
+        self._scheduler = make_scheduler(self.spec.scheduler, self.spec.search.seed, prior)
+        self._account = Account(self._scheduler)
         self._trials: dict[str, LiveTrial] = {}
         self._exhausted = False
         self._closing: Literal["no", "cancel", "fail", "shutdown"] = "no"
@@ -105,9 +108,12 @@ class Study:
             tx.record(trial.id, trial.attempt, batch)
             if decision is not None:
                 tx.decide(decision, acted=acts)
+                self._account.touch()
+                if (news := self._account.news()) is not None:
+                    tx.keep_scheduler_summary(news)
             if end is not None:
-                state, reason, message, value = end
-                tx.end_attempt(trial.id, trial.attempt, state, reason, message, value)
+                also = self._objectives.also(trial) if batch.status == "completed" else None
+                tx.end_attempt(trial.id, trial.attempt, *end, also)
         self._note_checkpoints(trial, batch)
         if end is not None:
             self._ended(trial, *end)
@@ -124,6 +130,8 @@ class Study:
     def drain_commands(self) -> list[tuple[str, Control]]:
         """Carry out what users asked for; attempts that are to yield, and how."""
         asked, self._asked = self._asked, []
+        if (news := self._account.news()) is not None:
+            self._store.keep_scheduler_summary(self._lease, news)
         for command in self._store.pending_commands(self._lease.sweep_id):
             if command.kind == "cancel":
                 self._closing = "cancel"
@@ -215,7 +223,15 @@ class Study:
 
     def _add(self, kind: TrialKind, params: dict[str, Any], model: str | None) -> LiveTrial:
         number = len(self._trials)
-        config = self._config(kind, params, number, model)
+        config = trial_config(
+            self.spec,
+            kind,
+            params,
+            output_dir=str(self._folder / f"trial-{number}"),
+            cache_dir=str(self._cache),
+            checkpoint_seconds=self._checkpoint_seconds,
+            model=model,
+        )
         total = int(config["max_samples"]) if kind != "search" else self._budget(config)
         if kind == "search":
             config["eval_at"] = list(self._scheduler.rungs(total))
@@ -225,28 +241,6 @@ class Study:
         if kind == "search":
             self._scheduler.add(TrialInfo(trial_id, number, params, total))
         return trial
-
-    def _config(
-        self, kind: TrialKind, params: dict[str, Any], number: int, model: str | None
-    ) -> dict[str, Any]:
-        run: dict[str, Any] = {"checkpoint_every_seconds": self._checkpoint_seconds}
-        values = params
-        if kind == "baseline":
-            values = any_params(self.spec.space)
-            run = {"max_samples": 0, "export": False, "evaluate_test": bool(self.spec.data.test)}
-            run |= benchmarks(self.spec)
-        elif kind == "report":
-            values = any_params(self.spec.space)
-            run = {"max_samples": 0, "export": False, "evaluate_test": True, "model": model}
-            done = self.spec.evaluation.trials == "all"
-            run |= dict.fromkeys(("lm_eval", "judge")) if done else benchmarks(self.spec)
-        folder = self._folder / f"trial-{number}"
-        config = resolve(
-            self.spec, values, output_dir=str(folder), cache_dir=str(self._cache), **run
-        ).model_dump(mode="json")
-        if kind == "report":
-            config["data"]["eval"] = config["data"]["general"] = []
-        return config
 
     def _budget(self, config: dict[str, Any]) -> int:
         return total_samples(TrainConfig.model_validate(config), self._facts)
@@ -282,7 +276,7 @@ class Study:
         if batch.status == "running":
             return None
         if batch.status == "completed":
-            value = trial.measured(self._metric)
+            value = self._objectives.value(trial)
             missing = f"{self.spec.objective.metric} was not measured, or not finite"
             why = missing if value is None and trial.kind == "search" else None
             return TrialState.COMPLETED, None, why, value
@@ -322,6 +316,8 @@ class Study:
         lost_while_pausing = state is TrialState.PENDING and trial.pausing
         trial.state, trial.reason, trial.message = state, reason, message
         trial.value, trial.intent = value, None
+        if state is TrialState.COMPLETED:
+            trial.also = self._objectives.also(trial)
         if lost_while_pausing:
             trial.state = TrialState.PAUSED  # PENDING in its row; it waits to be called back
         if state.ended:
@@ -337,18 +333,19 @@ class Study:
         by: only running it tells the names."""
         if baseline.state is not TrialState.COMPLETED or self._closing != "no":
             return
-        there = baseline.figures(self._metric)
-        if there and baseline.measured(self._metric) is None:
-            metric = self.spec.objective.metric
-            self._fault = f"objective.metric: {metric} isn't there; measured: {', '.join(there)}"
+        for name, metric in self._objectives.metrics:
+            there = baseline.figures(metric)
+            if not there or baseline.measured(metric) is not None:
+                continue
+            field = "metric" if name == self._objectives.name else "also"
+            self._fault = f"objective.{field}: {name} isn't there; measured: {', '.join(there)}"
             self._closing = "fail"
             self._asked += self._ask_all("stop", TrialState.CANCELED, "sweep", self._fault)
+            return
 
     def _tell_scheduler(self, trial: LiveTrial) -> None:
-        value = trial.value
-        if value is not None and not self._minimize:
-            value = -value
-        outcome = Outcome(str(trial.state), trial.reason or "", value)
+        self._account.touch()
+        outcome = self._objectives.outcome(trial)
         for decision in self._scheduler.completed(trial.id, outcome):
             self._end_waiting(decision)
 
@@ -401,7 +398,14 @@ class Study:
             self._finish(SweepState.CANCELED, "canceled on request")
 
     def _finish(self, state: SweepState, message: str | None) -> None:
-        self._store.end_sweep(self._lease, state, message)
+        news = self._account.news(last=True)
+
+        def end(tx: DriverTransaction) -> None:
+            if news is not None:
+                tx.keep_scheduler_summary(news)
+            tx.end_sweep(state, message)
+
+        self._store.write(self._lease, end)
         self.finished = True
 
     # --- memory ------------------------------------------------------------------------------
@@ -452,7 +456,7 @@ class Study:
 
     def _history(self) -> list[Told]:
         """All search trials so far, as the sampler wants them: lower is better."""
-        sign = 1.0 if self._minimize else -1.0
+        sign = self._objectives.sign
         return [t.told(sign) for t in self._trials.values() if t.kind == "search"]
 
     def _have(self, kind: TrialKind) -> bool:
@@ -476,7 +480,7 @@ class Study:
             for t in self._trials.values()
             if t.kind == "search" and t.state is TrialState.COMPLETED and t.value is not None
         ]
-        sign = 1 if self._minimize else -1
+        sign = self._objectives.sign
         return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
 
     def _note_checkpoints(self, trial: LiveTrial, batch: Batch) -> None:

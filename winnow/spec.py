@@ -8,9 +8,10 @@ Its parts: `winnow.training` (data, training, benchmarks), `winnow.space`, and t
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from winnow.objective import Mode, parse_metric
 from winnow.space import (
@@ -46,12 +47,14 @@ __all__ = [
     "Evaluation",
     "Extract",
     "Fixed",
+    "FurtherObjective",
     "IntUniform",
     "Judge",
     "LmEval",
     "LogUniform",
     "Objective",
     "Parameter",
+    "ReplayRequest",
     "Resources",
     "Scalar",
     "SchedulerSpec",
@@ -155,29 +158,95 @@ class SchedulerSpec(Strict):
         return self
 
 
+class ReplayRequest(Strict):
+    """How to replay a finished sweep: under which scheduler.
+
+    Rungs that are not given are the sweep's own: held-out loss was measured there. `seed` defaults
+    to the sweep's, `workers` to as many as ran at once.
+    """
+
+    scheduler: SchedulerSpec
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    workers: int | None = Field(default=None, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _acts(self) -> ReplayRequest:
+        if self.scheduler.mode != "act":
+            raise ValueError("scheduler.mode: a replay shows what acting would do; leave mode out")
+        return self
+
+
+class FurtherObjective(Strict):
+    """One more thing that matters, beside what the winner is chosen by."""
+
+    metric: str = Field(min_length=1, max_length=200)
+    mode: Mode | None = None
+
+    @model_validator(mode="after")
+    def _mode_fits(self) -> FurtherObjective:
+        object.__setattr__(self, "mode", _settled_mode(self.metric, self.mode))
+        return self
+
+
+MAX_FURTHER = 4
+"""With many objectives nearly every trial is on the front, and nobody could be stopped."""
+
+
 class Objective(Strict):
     """What the winner is chosen by; see `winnow.objective` for the names.
 
-    `mode` is needed only where the name doesn't tell whether more is better.
+    `mode` is needed only where the name doesn't tell whether more is better. `also` names further
+    metrics, each as text or as {metric, mode}: a trial that may be the best compromise between all
+    of them isn't stopped, and the answer shows the trials that no other beats.
     """
 
     metric: str = Field(default="eval/loss", min_length=1, max_length=200)
     mode: Mode | None = None
+    also: tuple[FurtherObjective, ...] = ()
+
+    @field_validator("also", mode="before")
+    @classmethod
+    def _names_are_metrics(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        listed = cast("Sequence[Any]", value)
+        return tuple({"metric": one} if isinstance(one, str) else one for one in listed)
 
     @model_validator(mode="after")
     def _mode_fits(self) -> Objective:
-        try:
-            natural = parse_metric(self.metric).natural_mode
-        except ValueError as error:
-            raise ValueError(f"metric: {error}") from None
-        if natural is None and self.mode is None:
-            raise ValueError(
-                f"mode: is a higher {self.metric} better? Write mode: max if so, else mode: min"
-            )
-        if natural is not None and self.mode not in (None, natural):
-            raise ValueError(f"mode: {self.metric} goes with {natural}; leave mode out")
-        object.__setattr__(self, "mode", self.mode or natural)
+        object.__setattr__(self, "mode", _settled_mode(self.metric, self.mode))
         return self
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Objective:
+        if len(self.also) > MAX_FURTHER:
+            raise ValueError(
+                f"also: {len(self.also)} further metrics; name at most {MAX_FURTHER}: with more, "
+                "nearly every trial is best in something"
+            )
+        seen = {self.metric}
+        for further in self.also:
+            if further.metric in seen:
+                raise ValueError(f"also: {further.metric} is named twice; name each metric once")
+            seen.add(further.metric)
+        return self
+
+
+def _settled_mode(metric: str, mode: Mode | None) -> Mode:
+    """The mode as given, or as the name tells. Raises ValueError if they don't fit."""
+    try:
+        natural = parse_metric(metric).natural_mode
+    except ValueError as error:
+        raise ValueError(f"metric: {error}") from None
+    if natural is None and mode is None:
+        raise ValueError(
+            f"mode: is a higher {metric} better? Write mode: max if so, else mode: min"
+        )
+    if natural is not None and mode not in (None, natural):
+        raise ValueError(f"mode: {metric} goes with {natural}; leave mode out")
+    settled = mode or natural
+    assert settled is not None
+    return settled
 
 
 class Resources(Strict):
@@ -295,8 +364,14 @@ class SweepSpec(Strict):
 
     @model_validator(mode="after")
     def _objective_is_measured(self) -> SweepSpec:
-        metric = parse_metric(self.objective.metric)
-        at = "objective.metric: "
+        self._check_measured(self.objective.metric, "objective.metric: ")
+        for further in self.objective.also:
+            self._check_measured(further.metric, "objective.also: ")
+        return self
+
+    def _check_measured(self, name: str, at: str) -> None:
+        """Raise ValueError, led by `at`, if nothing in this sweep measures the metric."""
+        metric = parse_metric(name)
         if metric.kind in ("eval", "general"):
             names = [f.name for f in getattr(self.data, metric.kind)]
             if not names:
@@ -308,7 +383,7 @@ class SweepSpec(Strict):
                 )
             if metric.name == "exact_match" and self.training.exact_match is False:
                 raise ValueError(f"{at}exact match isn't measured; leave out training.exact_match")
-            return self
+            return
         part = self.evaluation.lm_eval if metric.kind == "lm_eval" else self.evaluation.judge
         if part is None:
             way_out = (
@@ -316,7 +391,7 @@ class SweepSpec(Strict):
                 if metric.kind == "lm_eval"
                 else "evaluation: {judge: {base_url: …, model: …, questions: …}}"
             )
-            raise ValueError(f"{at}nothing measures {self.objective.metric}; add {way_out}")
+            raise ValueError(f"{at}nothing measures {name}; add {way_out}")
         if isinstance(part, LmEval) and metric.dataset not in part.tasks:
             raise ValueError(
                 f"{at}'{metric.dataset}' is not in evaluation.lm_eval.tasks "
@@ -324,7 +399,6 @@ class SweepSpec(Strict):
             )
         if self.evaluation.trials == "winner":
             raise ValueError(
-                f"{at}trials are compared by {self.objective.metric}, so each must be measured; "
+                f"{at}trials are compared by {name}, so each must be measured; "
                 "leave out evaluation.trials: winner"
             )
-        return self
