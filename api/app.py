@@ -21,7 +21,7 @@ from orchestrator.preflight import Preflight, preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow import __version__
-from winnow.spec import SweepSpec
+from winnow.spec import ReplayRequest, SweepSpec
 from winnow.types import Problem
 
 
@@ -80,12 +80,14 @@ def create_app(
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI with the sweep file's schema, which a request body read by hand would leave out."""
+    """OpenAPI with the schemas of what is sent, which request bodies read by hand leave out."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        spec = SweepSpec.model_json_schema(ref_template="#/components/schemas/{model}")
         components = schema.setdefault("components", {})
-        components.setdefault("schemas", {}).update({**spec.pop("$defs", {}), "SweepSpec": spec})
+        schemas = components.setdefault("schemas", {})
+        for model in (SweepSpec, ReplayRequest):
+            body = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update({**body.pop("$defs", {}), model.__name__: body})
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}]
         app.openapi_schema = schema

@@ -148,6 +148,16 @@ def invalid_sweep(errors: Sequence[FieldError]) -> ProblemError:
     return ProblemError(422, "invalid-sweep", detail, errors=errors)
 
 
+def invalid_replay(errors: Sequence[FieldError]) -> ProblemError:
+    return ProblemError(
+        422,
+        "invalid-replay",
+        "nothing was replayed",
+        errors=errors,
+        title="The replay cannot run as written",
+    )
+
+
 def _invalid_request(error: RequestValidationError) -> ProblemError:
     """A query or path parameter of the wrong type or size. Its pointer is its name."""
     found = [

@@ -1,4 +1,4 @@
-"""Say what is wrong with a sweep in the words of someone who writes sweeps.
+"""Say what is wrong with a sweep, or a request about one, in the words of whoever wrote it.
 
 Pydantic finds the faults; here each becomes a JSON pointer into what the user sent, and a sentence
 with a way out.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from winnow.load import pointer
 from winnow.spec import KINDS, Choice, Fixed, IntUniform, LogUniform, SweepSpec, Uniform
 from winnow.types import FieldError
+
+M = TypeVar("M", bound=BaseModel)
 
 _PARAMETER_KINDS: dict[str, type[BaseModel]] = {
     "uniform": Uniform,
@@ -29,6 +31,7 @@ _NEEDED = {
     "/model": "name a model: the absolute path of its folder, or a hub id",
     "/data": "say what to train and to judge on: {train: [{path: …}], eval: [{path: …}]}",
     "/data/train": "list at least one file to train on: [{path: train.jsonl}]",
+    "/scheduler": "say under which rule: {name: asha}",
     "/data/eval": "list at least one file to choose the winner on: [{path: eval.jsonl}]",
 }
 _PATTERNS = {
@@ -42,17 +45,24 @@ _PREFIX = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
 
 
 def parse_spec(document: Any) -> tuple[SweepSpec | None, list[FieldError]]:
-    """The sweep that a document describes, or everything that is wrong with it.
+    """The sweep that a document describes, or everything that is wrong with it."""
+    return parse_as(SweepSpec, document)
+
+
+def parse_as(model: type[M], document: Any) -> tuple[M | None, list[FieldError]]:
+    """The value that a document describes, or everything that is wrong with it.
 
     Types are strict: "4" and true are not numbers.
     """
     try:
-        return SweepSpec.model_validate(_frozen(document), strict=True), []
+        return model.model_validate(_frozen(document), strict=True), []
     except ValidationError as error:
-        return None, explain(error, document)
+        return None, explain(error, document, model)
 
 
-def explain(error: ValidationError, document: Any) -> list[FieldError]:
+def explain(
+    error: ValidationError, document: Any, root: type[BaseModel] = SweepSpec
+) -> list[FieldError]:
     """One entry a fault, by pointer; several faults of one value that mean the same are merged."""
     found: dict[tuple[str, str], FieldError] = {}
     for item in error.errors(include_url=False):
@@ -61,11 +71,12 @@ def explain(error: ValidationError, document: Any) -> list[FieldError]:
         if kind.endswith("_type") and location and _is_scalar_slot(location):
             at, message = _cut(location, document), "give a number, text, true, false or null"
         elif kind == "value_error":
-            at, message = _split_prefix(location, str(context.get("error", item["msg"])), document)
+            said = str(context.get("error", item["msg"]))
+            at, message = _split_prefix(location, said, document, root)
         elif kind == "too_short" and _lookup(location, document):
             continue  # its items were refused, each with an error of its own
         else:
-            at, message = location, _sentence(item, location, context)
+            at, message = location, _sentence(item, location, context, root)
         where = pointer(*at)
         found.setdefault((where, message), FieldError(pointer=where, message=message))
     return list(found.values())
@@ -80,13 +91,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 Location = tuple[int | str, ...]
 
 
-def _sentence(item: Mapping[str, Any], at: Location, context: Mapping[str, Any]) -> str:
+def _sentence(
+    item: Mapping[str, Any], at: Location, context: Mapping[str, Any], root: type[BaseModel]
+) -> str:
     kind, msg = item["type"], item["msg"]
     got = f"got {_show(item['input'])}"
     tag = item["loc"][2] if len(at) < len(item["loc"]) else None
     match kind:
         case "extra_forbidden":
-            known = _known_keys(at[:-1], tag)
+            known = _known_keys(root, at[:-1], tag)
             return f"unknown key '{at[-1]}'{did_you_mean(str(at[-1]), known) or ';'} known: " + (
                 ", ".join(known)
             )
@@ -122,7 +135,7 @@ def _sentence(item: Mapping[str, Any], at: Location, context: Mapping[str, Any])
         case "tuple_type":
             return f"give a list, {got}"
         case "model_type" | "model_attributes_type":
-            known = _known_keys(at)
+            known = _known_keys(root, at)
             return f"give a mapping with some of the keys {', '.join(known)}, {got}"
         case "greater_than":
             return f"give a number above {context['gt']:g}, {got}"
@@ -189,23 +202,25 @@ def _walk(location: Location, document: Any) -> Any:
     return document
 
 
-def _split_prefix(location: Location, message: str, document: Any) -> tuple[Location, str]:
+def _split_prefix(
+    location: Location, message: str, document: Any, root: type[BaseModel]
+) -> tuple[Location, str]:
     """A rule over several fields names the one to change in front: "search.trials: …"."""
     if match := _PREFIX.match(message):
         named = tuple(match[1].split("."))
         if location and not isinstance(_lookup(location, document), dict):
             return _cut(location, document), message[match.end() :]  # Written short, as one value.
-        if not location and named[0] not in SweepSpec.model_fields:
+        if not location and named[0] not in root.model_fields:
             named = ("space", *named)
         return location + named, message[match.end() :]
     return _cut(location, document), message
 
 
-def _known_keys(location: Location, tag: Any = None) -> list[str]:
+def _known_keys(root: type[BaseModel], location: Location, tag: Any = None) -> list[str]:
     """The keys that the mapping at a location may have; `tag` is the kind of a parameter."""
     if tag in _PARAMETER_KINDS:
         return list(_PARAMETER_KINDS[tag].model_fields)
-    model: type[BaseModel] = SweepSpec
+    model = root
     for part in location:
         if isinstance(part, int):
             continue

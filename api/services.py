@@ -17,6 +17,9 @@ from winnow.spec import SweepSpec
 CHECKS_AT_ONCE = 2
 """Opening data and models takes a process and its memory each; further submitters wait."""
 
+REPLAYS_AT_ONCE = 1
+"""A replay computes for seconds, and the server has streams to serve meanwhile."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -24,6 +27,7 @@ class Services:
     store: Store
     preflight: Callable[[SweepSpec], Preflight]
     checks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CHECKS_AT_ONCE))
+    replays: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(REPLAYS_AT_ONCE))
 
 
 def services(request: Request) -> Services:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from winnow.errors import ApiError, ServerNotFound, WinnowError
 from winnow.load import load_sweep_file, resolve_paths
 from winnow.settings import ClientSettings, is_loopback
-from winnow.spec import SweepSpec
+from winnow.spec import SchedulerSpec, SweepSpec
 from winnow.types import (
     Curve,
     Decision,
@@ -32,6 +32,7 @@ from winnow.types import (
     Page,
     Problem,
     Recipe,
+    Replay,
     Sweep,
     Trial,
 )
@@ -40,6 +41,8 @@ M = TypeVar("M", bound=BaseModel)
 
 SUBMIT_TIMEOUT = 300.0
 """Seconds. Before it accepts a sweep, the server opens its data and its model."""
+REPLAY_TIMEOUT = 300.0
+"""Seconds. A sweep of a thousand trials takes some time to read and to replay."""
 STREAM_SILENCE = 35.0
 """Seconds without a byte after which a stream is opened anew. The server sends one every 10 s."""
 
@@ -117,6 +120,27 @@ class Client:
     def cancel(self, sweep_id: str) -> Sweep:
         """Ask for a sweep to end. It ends some moments later."""
         return _parse(Sweep, self._request("POST", f"/v1/sweeps/{sweep_id}:cancel"))
+
+    def replay(
+        self,
+        sweep_id: str,
+        scheduler: SchedulerSpec | Mapping[str, Any] | str,
+        *,
+        seed: int | None = None,
+        workers: int | None = None,
+    ) -> Replay:
+        """An ended sweep under another scheduler: what that would have saved, and lost.
+
+        `scheduler` is a name, or what a sweep file says under `scheduler`. Rungs that it doesn't
+        give are the sweep's own. `workers` trials run at once; default: as many as did.
+        """
+        if isinstance(scheduler, str):
+            scheduler = {"name": scheduler}
+        elif isinstance(scheduler, SchedulerSpec):
+            scheduler = scheduler.model_dump(mode="json", exclude_unset=True)
+        body = {"scheduler": dict(scheduler), "seed": seed, "workers": workers}
+        path = f"/v1/sweeps/{sweep_id}:replay"
+        return _parse(Replay, self._request("POST", path, json=body, timeout=REPLAY_TIMEOUT))
 
     def trials(self, sweep_id: str) -> list[Trial]:
         return list(self._pages(Trial, f"/v1/sweeps/{sweep_id}/trials"))

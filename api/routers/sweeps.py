@@ -1,7 +1,8 @@
-"""Sweeps: create, list, show, cancel, and all that belongs to one."""
+"""Sweeps: create, list, show, cancel, replay, and all that belongs to one."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -11,9 +12,13 @@ from starlette.responses import StreamingResponse
 
 from api.checks import check_sweep
 from api.documents import YAML_TYPES, read_document
+from api.errors import invalid_replay
+from api.explain import parse_as
 from api.services import ID, Id, OwnerOf, ServicesOf, StoreOf
 from api.stream import SweepFeed, stream
-from winnow.types import Decision, Event, Metrics, Page, Sweep, Trial
+from orchestrator import replay as replaying
+from winnow.spec import ReplayRequest
+from winnow.types import Decision, Event, Metrics, Page, Replay, Sweep, Trial
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
@@ -26,6 +31,7 @@ TrialIds = Annotated[
 EventId = Annotated[int, Query(ge=0, lt=2**63)]
 
 _SPEC = {"$ref": "#/components/schemas/SweepSpec"}
+_REPLAY = {"$ref": "#/components/schemas/ReplayRequest"}
 
 
 @router.post(
@@ -80,6 +86,27 @@ def cancel_sweep(sweep_id: Id, store: StoreOf, owner: OwnerOf) -> Sweep:
     if not store.cancel_queued(sweep_id):
         store.add_command(sweep_id, None, "cancel", owner)
     return store.get_sweep(sweep_id)
+
+
+@router.post(
+    "/{sweep_id}:replay",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {t: {"schema": _REPLAY} for t in ("application/json", YAML_TYPES[0])},
+        }
+    },
+)
+async def replay_sweep(sweep_id: Id, request: Request, services: ServicesOf) -> Replay:
+    """What another scheduler would have made of an ended sweep. Nothing is trained or stored.
+
+    409 if the sweep has not ended, or fewer than two of its trials completed.
+    """
+    wanted, errors = parse_as(ReplayRequest, await read_document(request))
+    if wanted is None:
+        raise invalid_replay(errors)
+    replay = partial(replaying.replay_sweep, services.store, sweep_id, wanted)
+    return await anyio.to_thread.run_sync(replay, limiter=services.replays)
 
 
 @router.get("/{sweep_id}/trials")

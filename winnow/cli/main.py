@@ -26,6 +26,7 @@ from winnow.cli.tables import (
 from winnow.client import Client
 from winnow.errors import ApiError, DocumentError, WinnowError
 from winnow.settings import ClientSettings
+from winnow.spec import SCHEDULER_FIELDS
 
 app = typer.Typer(
     name="winnow",
@@ -209,6 +210,67 @@ def cancel(sweep: SweepId) -> None:
         found = client.cancel(sweep)
     verb = "is canceled" if found.state.ended else "will be canceled"
     out.print(f"sweep {found.id} {verb}", highlight=False)
+
+
+@app.command()
+def replay(
+    sweep: SweepId,
+    scheduler: Annotated[
+        str, typer.Option(help=f"Which rule: {', '.join(SCHEDULER_FIELDS)}.")
+    ] = "dynamics",
+    every: Annotated[bool, typer.Option("--all", help="Compare all of them in one table.")] = False,
+    eta: Annotated[int | None, typer.Option(help="At a rung, about 1/eta goes on.")] = None,
+    rungs: Annotated[
+        str | None,
+        typer.Option(help="Fractions of the budget, as 0.125,0.25,0.5. Default: the sweep's own."),
+    ] = None,
+    first_rung: Annotated[
+        float | None, typer.Option(help="An earlier point, before the rungs.")
+    ] = None,
+    risk: Annotated[float | None, typer.Option(help="dynamics: chance to lose the best.")] = None,
+    keep: Annotated[float | None, typer.Option(help="The fraction of trials that goes on.")] = None,
+    p_value: Annotated[float | None, typer.Option(help="wilcoxon: level of the test.")] = None,
+    audit: Annotated[float | None, typer.Option(help="Fraction that no model ends.")] = None,
+    transfer: Annotated[
+        bool | None, typer.Option(help="dynamics: start from what earlier sweeps showed.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once. Default: as many as there were.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the sweep's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what another scheduler would have saved, and lost, in an ended sweep."""
+    from winnow.cli.replay import comparison, every_scheduler, replay_report, scheduler_of
+
+    options = {
+        "eta": eta,
+        "rungs": _fractions(rungs),
+        "first_rung": first_rung,
+        "risk": risk,
+        "keep": keep,
+        "p_value": p_value,
+        "audit": audit,
+        "transfer": transfer,
+    }
+    asked = every_scheduler(options) if every else [scheduler_of(scheduler, options)]
+    with Client() as client, err.status("replaying"):
+        replays = [client.replay(sweep, one, seed=seed, workers=workers) for one in asked]
+    if as_json:
+        _print_json(replays if every else replays[0])
+    else:
+        out.print(comparison(replays) if every else replay_report(replays[0]))
+
+
+def _fractions(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"give fractions with commas between, as 0.125,0.25; got {text}", param_hint="--rungs"
+        ) from None
 
 
 app.add_typer(recipes_app, name="recipes")
