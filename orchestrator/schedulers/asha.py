@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.schedulers.base import Action, Decision, going_on
 from orchestrator.schedulers.curves import HeldOut
 from orchestrator.schedulers.tracking import Followed, Status, TrackingScheduler
+from winnow.spec import SchedulerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,13 @@ class ASHA(TrackingScheduler):
 
     name = "asha"
     code = "asha"
+
+    def __init__(self, spec: SchedulerSpec, seed: int) -> None:
+        super().__init__(spec, seed)
+        self._ranked: dict[int, dict[str, Standing]] = {}
+
+    def _forget(self) -> None:
+        self._ranked.clear()
 
     def _judge(self, trial: Followed) -> Decision | None:
         deepest = self._deepest_rung(trial)
@@ -142,17 +150,16 @@ class ASHA(TrackingScheduler):
 
     def _standings(self, rung: int) -> dict[str, Standing]:
         """Places at a rung, best first. Ties go to the lower trial number."""
-        return self._standings_among(self._in_order(), rung)
+        if rung not in self._ranked:
+            self._ranked[rung] = self._standings_among(self._in_order(), rung)
+        return self._ranked[rung]
 
     def _standings_among(self, trials: Sequence[Followed], rung: int) -> dict[str, Standing]:
         """Places at a rung where only these trials compete, given by number."""
         out: set[str] = set()
         for depth in range(rung + 1):
-            reached = {
-                t.info.id: held_out
-                for t in trials
-                if (held_out := self._held_out(t, depth)) is not None
-            }
+            at_rung = self._reached[depth]
+            reached = {t.info.id: at_rung[t.info.id] for t in trials if t.info.id in at_rung}
             # An audited trial that lost its place at an earlier rung is no peer further on: the
             # quota there must be what it would be without the audit.
             peers = {i: h for i, h in reached.items() if i not in out}

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -73,6 +74,8 @@ class TrackingScheduler(ABC):
         self._trials: dict[str, Followed] = {}
         self._ordered: list[Followed] = []
         self._rung_points: dict[int, list[int]] = {}
+        self._reached: list[dict[str, HeldOut]] = [{} for _ in spec.rungs]
+        """Who was evaluated at each rung."""
 
     # --- the interface ------------------------------------------------------------------------
 
@@ -84,13 +87,16 @@ class TrackingScheduler(ABC):
         if trial.id not in self._trials:
             value = coin(self._seed, trial.number)
             self._trials[trial.id] = Followed(trial, value < self.spec.audit, value)
-            self._ordered = sorted(self._trials.values(), key=lambda t: (t.info.number, t.info.id))
+            insort(self._ordered, self._trials[trial.id], key=lambda t: (t.info.number, t.info.id))
+            self._forget()
 
     def observe(
         self, trial_id: str, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]
     ) -> Decision | None:
         trial = self._trial(trial_id)
         self._take_in(trial, steps, evaluations)
+        if evaluations:
+            self._note_rungs(trial)
         if trial.status is not Status.ACTIVE:
             return None  # The last records of a trial that has been told to yield.
         decision = self._judge(trial)
@@ -104,6 +110,7 @@ class TrackingScheduler(ABC):
         trial = self._trial(trial_id)
         trial.outcome = outcome
         trial.status = Status.ENDED
+        self._forget()
         return []
 
     def next(self, waiting: int) -> Decision | None:
@@ -123,6 +130,10 @@ class TrackingScheduler(ABC):
     def replay(self, decision: Decision) -> None:
         self._apply(decision)
 
+    def summary(self) -> dict[str, Any]:
+        """What the rule says about the whole sweep, as JSON values, for people to read."""
+        return {"scheduler": self.name, "audit": self.audit()}
+
     def audit(self) -> dict[str, Any]:
         """What the audited trials say about false stops. See `audit.false_stops`."""
         stops: list[AuditedStop] = []
@@ -131,8 +142,7 @@ class TrackingScheduler(ABC):
             if not trial.completed or trial.outcome is None:
                 continue
             value = trial.outcome.value
-            spared = [d for d in trial.judged.values() if d.evidence.get("would") is not None]
-            if spared:
+            if self._spared(trial):
                 stops.append(AuditedStop(trial.info.id, value))
             elif value is not None:
                 best = min(best, value)
@@ -152,10 +162,23 @@ class TrackingScheduler(ABC):
         """The STOP for a trial that is still paused at the end."""
         raise AssertionError(f"{self.name} pauses no trials")
 
+    def _spared(self, trial: Followed) -> bool:
+        """Whether only the audit has let the trial run to its end."""
+        return any(d.evidence.get("would") is not None for d in trial.judged.values())
+
     def _take_in(
         self, trial: Followed, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]
     ) -> None:
         trial.curve.extend(steps, evaluations)
+
+    def _forget(self) -> None:
+        """Records have come that what was derived from the earlier ones may depend on."""
+
+    def _note_rungs(self, trial: Followed) -> None:
+        for rung, reached in enumerate(self._reached):
+            if (found := self._held_out(trial, rung)) is not None:
+                reached[trial.info.id] = found
+        self._forget()
 
     def _in_order(self) -> list[Followed]:
         """All trials by number, so that nothing hangs on the order in which they came."""

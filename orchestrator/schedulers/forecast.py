@@ -1,0 +1,225 @@
+"""Where the trials of a sweep will end, from where they stand: a forecast with its own doubts.
+
+Every trial has a place in the sweep, a normal score, that changes while it trains. Between two
+fractions s < t of the budget the places correlate as
+
+    ρ(s, t) = (1 − noise) · (1 − late · (t − s)) · (s / t)^decay
+
+which is an Ornstein-Uhlenbeck process in log time, disturbed by what one measurement adds (`noise`)
+and by trials that make a fresh start (`late`: slow starters that win). No sweep tells its three
+numbers beforehand, so a forecast keeps a distribution over a grid of them, the `WORLDS`: a prior
+from earlier sweeps, times the likelihood of every correlation between neighbouring rungs seen in
+this one (Fisher's z). Only better trials get to deeper rungs; the likelihood allows for their
+narrower range.
+
+All is deterministic: the draws come from a generator seeded by constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+DECAYS = np.exp(np.linspace(math.log(0.01), math.log(1.5), 12))
+LATES = np.array([0.0, 0.1, 0.25, 0.5, 0.8])
+NOISES = np.array([0.0, 0.05, 0.15, 0.3])
+WORLDS: Array = np.array([(d, late, noise) for d in DECAYS for late in LATES for noise in NOISES])
+"""(240, 3): decay per e-fold of the budget, late, noise."""
+
+DRAWS = 256
+BLOCK = 64
+TINY = 1e-300
+BEST_CORRELATION = 0.985
+"""Fisher's z of a correlation of 1 is infinite; a measured one is cut here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The places in which n trials may end.
+
+    Attributes:
+        draws: (DRAWS, n) final places, lower is better. A trial that has ended has its own place
+            in every draw. One that can't win any more (failed, diverged) is +inf.
+        place: (n,) the place of each trial where it stands, NaN if nothing was measured.
+        mean, deviation: (n,) of the draws.
+        worlds: (240,) posterior weights of `WORLDS`.
+    """
+
+    draws: Array
+    place: Array
+    mean: Array
+    deviation: Array
+    worlds: Array
+
+    def persistence(self, fraction: float) -> tuple[float, float, float]:
+        """Correlation of the places at `fraction` of the budget with the final ones: the posterior
+        mean, 5 % and 95 % points."""
+        rho = correlation(np.array([fraction]), 1.0)[:, 0]
+        order = np.argsort(rho)
+        mass = np.cumsum(self.worlds[order])
+        low, high = (rho[order][min(len(rho) - 1, np.searchsorted(mass, p))] for p in (0.05, 0.95))
+        return float(self.worlds @ rho), float(low), float(high)
+
+
+def correlation(starts: Array, end: float) -> Array:
+    """ρ(start, end) in every world, (240, n) for n starting points."""
+    decay, late, noise = (WORLDS[:, i : i + 1] for i in range(3))
+    rho = (1 - noise) * (1 - late * (end - starts)) * (starts / end) ** decay
+    return np.where(starts >= end, 1.0, rho)
+
+
+def forecast(
+    scores: Array,
+    times: Sequence[float],
+    prior: Array,
+    *,
+    out: Mask | None = None,
+    quality: Sequence[float] | None = None,
+) -> Forecast:
+    """Forecast the final places of n trials.
+
+    Args:
+        scores: (n, r) what ranks the trials at each of r points, lower is better; NaN where a trial
+            has no score, +inf where it is worse than any. Only ranks count.
+        times: (r,) rising fractions of the budget, the last one 1.
+        prior: (240,) weights of `WORLDS`.
+        out: (n,) true for trials that can't win any more. They still count as peers where they
+            have scores.
+        quality: (r,) factors of ρ for scores that are not of the outcome's kind, 1 by default.
+    """
+    stand = climb(scores, times, prior, quality=quality)
+    worlds = _normalised(np.log(np.maximum(prior, TINY)) + stand.log_likelihood)
+    chosen = np.searchsorted(np.cumsum(worlds), (np.arange(DRAWS) + 0.5) / DRAWS)
+    drawn = WORLDS[np.minimum(chosen, len(WORLDS) - 1)]
+    draws = _final_draws(stand, np.asarray(times, dtype=float), drawn)
+    if out is not None:
+        draws[:, out] = np.inf
+    finite = np.where(np.isfinite(draws), draws, 0.0)
+    return Forecast(draws, stand.place, finite.mean(axis=0), finite.std(axis=0), worlds)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Attributes:
+    place: (n,) normal score of each trial among all, NaN without any score.
+    stage: (n,) index of the point that it was last measured at, -1 without any.
+    trust: (n,) quality of that point.
+    log_likelihood: (240,) of the correlations seen, in each world.
+    """
+
+    place: Array
+    stage: NDArray[np.int64]
+    trust: Array
+    log_likelihood: Array
+
+
+def climb(
+    scores: Array, times: Sequence[float], prior: Array, *, quality: Sequence[float] | None = None
+) -> Standing:
+    """Follow the trials from point to point. Arguments as for `forecast`."""
+    n, points = scores.shape
+    time = np.asarray(times, dtype=float)
+    trusts = np.ones(points) if quality is None else np.asarray(quality, dtype=float)
+    log_prior = np.log(np.maximum(prior, TINY))
+    likelihood = np.zeros(len(WORLDS))
+    place, stage = np.full(n, np.nan), np.full(n, -1)
+    for at in range(points):
+        there = np.flatnonzero(~np.isnan(scores[:, at]))
+        if len(there) == 0:
+            continue
+        fresh = normal_scores(scores[there, at])
+        known = stage[there] >= 0
+        if not known.any():
+            place[there] = fresh
+        else:
+            before = place[there]
+            stages, which = np.unique(stage[there][known], return_inverse=True)
+            rho = correlation(time[stages], float(time[at])) * trusts[stages] * trusts[at]
+            share = np.bincount(which) / len(which)
+            likelihood += _link(before[known], fresh[known], rho @ share)
+            # Places of those who got here, as they would be among all: their forecasts' mixture.
+            pull = np.zeros(len(there))
+            pull[known] = (_normalised(log_prior + likelihood) @ rho)[which]
+            centre = np.where(known, pull * np.nan_to_num(before), 0.0)
+            spread = math.sqrt(centre.var() + float(np.mean(1 - pull**2)))
+            unit = fresh / max(float(fresh.std()), 1e-9) if len(there) > 2 else fresh
+            place[there] = centre.mean() + spread * unit
+        stage[there] = at
+    trust = np.where(stage >= 0, trusts[stage], 0.0)
+    return Standing(place, stage, trust, likelihood)
+
+
+def normal_scores(values: Array) -> Array:
+    """Blom's normal scores of ranks, Φ⁻¹((r − 3/8) / (n + 1/4)); ties share their mean rank."""
+    n = len(values)
+    ordered = np.sort(values)
+    rank = (np.searchsorted(ordered, values) + np.searchsorted(ordered, values, "right") + 1) / 2
+    return _quantile((rank - 0.375) / (n + 0.25))
+
+
+def _link(before: Array, after: Array, rho: Array) -> Array:
+    """Log likelihood in each world (240,) of the correlation between two neighbouring points.
+
+    `rho` is what it would be over all trials. Among those that got to the second point, whose
+    places `before` have another spread, it is ρ·s / √(ρ²·s² + 1 − ρ²).
+    """
+    if len(before) < 4:
+        return np.zeros(len(rho))
+    spread, width = float(before.std()), float(after.std())
+    if spread < 1e-6 or width < 1e-6:
+        return np.zeros(len(rho))
+    seen = float(np.mean((before - before.mean()) * (after - after.mean())) / (spread * width))
+    expected = rho * spread / np.sqrt(rho**2 * spread**2 + 1 - rho**2)
+    gap = _fisher(np.array(seen)) - _fisher(expected)
+    return -0.5 * gap**2 * max(len(before) - 3, 0.5)
+
+
+def _fisher(r: Array) -> Array:
+    return np.arctanh(np.clip(r, -BEST_CORRELATION, BEST_CORRELATION))
+
+
+def _normalised(log_weights: Array) -> Array:
+    weights = np.exp(log_weights - log_weights.max())
+    return weights / weights.sum()
+
+
+def _final_draws(stand: Standing, time: Array, worlds: Array) -> Array:
+    """(DRAWS, n) final places: one world a draw."""
+    n = len(stand.place)
+    decay, late, noise = (worlds[:, i : i + 1] for i in range(3))
+    since = np.where(stand.stage >= 0, time[stand.stage], 1e-9)
+    ended = since >= 1.0
+    rho = np.where(ended, 1.0, stand.trust * (1 - noise) * since**decay)
+    # A fresh start is all or nothing for one trial, so that some slow starter may win.
+    rho = np.where(~ended & (_uniform(n) < late * (1 - since)), 0.0, rho)
+    return rho * np.nan_to_num(stand.place) + np.sqrt(1 - rho**2) * _normal(n)
+
+
+def _normal(n: int) -> Array:
+    return np.hstack([_block(i, "normal") for i in range(0, max(n, 1), BLOCK)])[:, :n]
+
+
+def _uniform(n: int) -> Array:
+    return np.hstack([_block(i, "uniform") for i in range(0, max(n, 1), BLOCK)])[:, :n]
+
+
+@lru_cache(maxsize=256)
+def _block(start: int, kind: str) -> Array:
+    """(DRAWS, BLOCK): a trial's draws don't depend on how many other trials there are."""
+    rng = np.random.default_rng([7 if kind == "normal" else 11, start])
+    shape = (DRAWS, BLOCK)
+    return rng.standard_normal(shape) if kind == "normal" else rng.random(shape)
+
+
+def _quantile(p: Array) -> Array:
+    from scipy.special import ndtri
+
+    return ndtri(p)
