@@ -8,17 +8,17 @@ must not depend on how often its driver was restarted.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
 from orchestrator.objectives import Objectives
 from orchestrator.recorded import stored_trials
 from orchestrator.schedulers.simulate import Recorded
+from orchestrator.schedulers.transfer import Prior, learn
 from orchestrator.store import Lease, Store, SweepRows
 from winnow.spec import SCHEDULER_FIELDS, SchedulerSpec, SweepSpec
 
@@ -33,12 +33,6 @@ Learned = dict[str, Any]
 or None where there was nothing to learn from."""
 
 _NOTHING: Learned = {"sweeps": [], "learned": None}
-
-
-class Prior(Protocol):
-    """What `orchestrator.schedulers.transfer` learns; see there."""
-
-    def to_json(self) -> dict[str, Any]: ...
 
 
 def settle_prior(store: Store, lease: Lease, rows: SweepRows, spec: SweepSpec) -> Prior | None:
@@ -73,11 +67,10 @@ def learn_earlier(
     A prior is a help, not a condition: if it can't be learned, the sweep starts without.
     """
     found = earlier_sweeps(store, sweep_id, spec, facts)
-    transfer = _transfer()
-    if not found or transfer is None:
+    if not found:
         return _NOTHING
     try:
-        prior: Prior = transfer.learn(list(found.values()))
+        prior = learn(list(found.values()))
         # Through JSON now, as every later driver gets it.
         learned = json.loads(json.dumps(prior.to_json(), allow_nan=False))
     except Exception:
@@ -89,10 +82,9 @@ def learn_earlier(
 def earlier_sweeps(
     store: Store, sweep_id: str, spec: SweepSpec, facts: Mapping[str, Any]
 ) -> dict[str, Sequence[Recorded]]:
-    """The trials of earlier sweeps of the same family whose end is known, newest sweep first.
+    """The trials of earlier sweeps of the same family, newest sweep first.
 
-    Trials that a rule or a person ended early are left out: what they would have come to is not
-    known, and a missing value would be taken for a failure.
+    Each trial is given as far as it went: one that was ended early has records, but no value.
     """
     ours = family(spec, facts)
     objectives = Objectives(spec.objective)
@@ -106,11 +98,8 @@ def earlier_sweeps(
             continue  # Of a version that knew other fields.
         if theirs != ours:
             continue
-        trials = [
-            t.recorded
-            for t in stored_trials(store.sweep_rows(sweep.id).trials, objectives)
-            if t.ending != "censored"
-        ]
+        rows = store.sweep_rows(sweep.id)
+        trials = [t.recorded for t in stored_trials(rows.trials, objectives)]
         if sum(t.value is not None for t in trials) >= LEAST_COMPLETED:
             found[sweep.id] = trials
     return found
@@ -144,14 +133,4 @@ def _takes_prior(scheduler: SchedulerSpec) -> bool:
 
 
 def _of_json(kept: Learned) -> Prior | None:
-    transfer = _transfer()
-    if kept["learned"] is None or transfer is None:
-        return None
-    return transfer.Prior.of_json(kept["learned"])
-
-
-def _transfer() -> Any:
-    try:
-        return importlib.import_module("orchestrator.schedulers.transfer")
-    except ModuleNotFoundError:
-        return None
+    return None if kept["learned"] is None else Prior.of_json(kept["learned"])
