@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.early.statistics import expected_of_random
-from benchmarks.early.sweeps import REGRET_CAP, Sweep, exchange_early
+from benchmarks.early.sweeps import REGRET_CAP, Sweep, exchange_early, held_out_from_training
 from orchestrator.schedulers import Action, Decision, Scheduler, make_scheduler
 from orchestrator.schedulers.simulate import Recorded, SimulatedSweep, simulate
 from winnow.spec import SchedulerSpec
@@ -20,6 +20,8 @@ REPORTS = 50
 SWITCH = 0.005
 """Of a median run's time: what a pause costs, and what a resume costs."""
 DEVIATIONS = (0, 1, 2)
+BUDGETS = (0.10, 0.15, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 1.00)
+"""Fractions of the full sweep's compute at which regret is compared."""
 
 PriorFor = Callable[[Sweep], Any]
 """What a rule may know before a sweep: learned from all others. None for nothing."""
@@ -28,11 +30,15 @@ Factory = Callable[[Sweep, int], Scheduler]
 
 @dataclass(frozen=True)
 class Contender:
-    """A rule with its settings. `exchanged`: it is shown another trial's early norm and loss."""
+    """A rule with its settings. What it is shown instead of the records themselves, if anything:
+
+    `exchanged`: another trial's early norm and loss, the control; `training-loss`: the training
+    loss in place of the held-out one.
+    """
 
     label: str
     spec: SchedulerSpec
-    exchanged: bool = False
+    show: Literal["records", "exchanged", "training-loss"] = "records"
     prior_for: PriorFor | None = None
 
     @classmethod
@@ -47,8 +53,9 @@ class Contender:
 
     @property
     def early(self) -> float:
-        """Fraction of the budget before the first evaluation that the rule asks for."""
-        return self.spec.rungs[0] if self.spec.rungs else self.spec.first_rung
+        """Fraction of the budget up to which the rule goes by norm and loss."""
+        rungs = self.spec.rungs
+        return max(self.spec.first_rung, rungs[0]) if rungs else self.spec.first_rung
 
     def __call__(self, sweep: Sweep, seed: int) -> Scheduler:
         prior = None if self.prior_for is None else self.prior_for(sweep)
@@ -60,9 +67,10 @@ class Row:
     """One draw of one sweep under one rule.
 
     `compute` is what was spent as a fraction of the whole sweep run to its end, net of everything.
-    `regret` and `kept` (by deviations) are those of the trial that would be selected, by the truth;
-    `random_regret` and `random_kept` those expected of random trials at equal compute. `lost`: all
-    trials within a seed deviation of the best were ended. `gone` counts ended trials by reason.
+    `regret` and `kept` (by deviations) are those of the trial that would be selected, by the truth
+    about its configuration; `kept_run` by the draw's own final values, by which running everything
+    keeps the best always. `random_…` are those expected of random trials at equal compute. `lost`:
+    all trials within a seed deviation of the best were ended. `gone` counts ended trials by reason.
     """
 
     contender: str
@@ -77,8 +85,10 @@ class Row:
     selected: str | None
     regret: float
     kept: tuple[bool, ...]
+    kept_run: tuple[bool, ...]
     random_regret: float
     random_kept: tuple[float, ...]
+    random_kept_run: tuple[float, ...]
     lost: bool
     gone: Mapping[str, int]
     forecasts: Sequence[tuple[float, float, bool]]
@@ -89,6 +99,8 @@ class Row:
     false_stops: float | None = None
     """Share of the trials given up whose own objective beats the best completed one."""
     test_regret: float | None = None
+    random_at: tuple[float, ...] = ()
+    """Of `none`: expected regret of random trials at each of `BUDGETS`."""
     scheduler_seconds: float = 0.0
 
 
@@ -124,8 +136,10 @@ def replay(
     shown = drawn
     if isinstance(factory, Contender):
         label = label or factory.label
-        if factory.exchanged:
+        if factory.show == "exchanged":
             shown = exchange_early(drawn, factory.early, seed)
+        elif factory.show == "training-loss":
+            shown = [held_out_from_training(r) for r in drawn]
     scheduler = _Timed(factory(sweep, seed))
     result = simulate(
         scheduler,
@@ -149,12 +163,15 @@ def _score(
     ids = [r.info.id for r in drawn]
     values = [r.value for r in drawn]
     selected = result.best
+    ran = {i: _within_run(sweep, drawn, i) for i in ids}
+    none_ran = (False,) * len(DEVIATIONS)
     alive = result.compute * len(drawn)
     good = [i for i, v in zip(ids, values, strict=True) if v is not None and sweep.within(i, 1)]
     ended = {i: t for i, t in result.trials.items() if t.state == "PRUNED"}
     gone: dict[str, int] = {}
     for trial in ended.values():
         gone[trial.reason] = gone.get(trial.reason, 0) + 1
+    regrets = [sweep.regret(i) for i in ids]
     spent = sum(t.train_seconds for t in result.trials.values())
     return Row(
         contender=label,
@@ -169,10 +186,15 @@ def _score(
         selected=selected,
         regret=sweep.regret(selected),
         kept=tuple(sweep.within(selected, d) for d in DEVIATIONS),
-        random_regret=expected_of_random(values, [sweep.regret(i) for i in ids], alive, REGRET_CAP),
+        kept_run=none_ran if selected is None else ran[selected],
+        random_regret=expected_of_random(values, regrets, alive, REGRET_CAP),
         random_kept=tuple(
             expected_of_random(values, [float(sweep.within(i, d)) for i in ids], alive, 0.0)
             for d in DEVIATIONS
+        ),
+        random_kept_run=tuple(
+            expected_of_random(values, [float(ran[i][k]) for i in ids], alive, 0.0)
+            for k in range(len(DEVIATIONS))
         ),
         lost=bool(good) and all(i in ended for i in good),
         gone=gone,
@@ -182,8 +204,23 @@ def _score(
         audit=scheduler.audit(),
         false_stops=_false_stops(result),
         test_regret=_test_regret(sweep, seed, selected),
+        random_at=tuple(
+            expected_of_random(values, regrets, b * len(drawn), REGRET_CAP) for b in BUDGETS
+        )
+        if scheduler.name == "none"
+        else (),
         scheduler_seconds=scheduler.seconds,
     )
+
+
+def _within_run(sweep: Sweep, drawn: Sequence[Recorded], trial_id: str) -> tuple[bool, ...]:
+    """Whether the trial's own final value is within so many deviations of the draw's lowest."""
+    values = {r.info.id: r.value for r in drawn}
+    value = values[trial_id]
+    if value is None:
+        return (False,) * len(DEVIATIONS)
+    lowest = min(v for v in values.values() if v is not None)
+    return tuple(value <= lowest + d * sweep.deviation + 1e-12 for d in DEVIATIONS)
 
 
 def _forecasts(sweep: Sweep, decisions: Sequence[Decision]) -> list[tuple[float, float, bool]]:
@@ -280,8 +317,9 @@ class _Timed:
         self.inner.replay(decision)
 
     def audit(self) -> Mapping[str, Any]:
-        report = getattr(self.inner, "audit", None)
-        return report() if callable(report) else {}
+        report: Any = getattr(self.inner, "audit", None)
+        found: Any = report() if callable(report) else {}
+        return found
 
 
 def available(name: str) -> bool:

@@ -70,8 +70,10 @@ def load_sweeps(
     for name, members in frame.groupby("workload", sort=True):
         if only and not str(name).startswith(tuple(only)):
             continue
-        members = members[members["run"].isin(list(by_run))]
-        sweep = _sweep(str(name), members, by_run, extra, group, budget)
+        records = [r for r in members.to_dict("records") if str(r["run"]) in by_run]
+        if not records:
+            continue
+        sweep = _sweep(str(name), records, by_run, extra, group, budget)
         if sum(v is not None for v in sweep.truth.values()) >= 2:
             sweeps.append(sweep)
     return sweeps
@@ -109,17 +111,16 @@ class _Curve:
 
 def _sweep(
     name: str,
-    members: pd.DataFrame,
+    records: Sequence[Mapping[Any, Any]],
     by_run: Mapping[str, pd.DataFrame],
     extra: Mapping[str, pd.DataFrame],
     group: str | None,
     budget: Budget,
 ) -> Sweep:
-    records = members.to_dict("records")
     curves = {str(r["run"]): _curve(by_run[str(r["run"])], str(r["mode"])) for r in records}
-    own = "budget" in members and bool(members["budget"].notna().all())
-    if own:
-        total = int(members["budget"].max())
+    declared = [r["budget"] for r in records if _is_number(r.get("budget"))]
+    if len(declared) == len(records):
+        total = int(max(declared))
         values = {i: _at_the_end(c, total) for i, c in curves.items()}
         notes: dict[str, Any] = {"budget": "declared"}
     else:
@@ -130,7 +131,7 @@ def _sweep(
         recorded, test = _recorded(record, curves[run], extra.get(run), total, values[run])
         config = f"{record.get('submission', '')}/{record['config']}".lstrip("/")
         configs.setdefault(config, []).append(Run(run, str(record["study"]), recorded, test))
-    column = group or ("family" if "family" in members else None)
+    column = group or ("family" if "family" in records[0] else None)
     family = str(records[0][column]) if column else family_of(name)
     notes |= {
         "configurations": len(configs),
@@ -141,12 +142,12 @@ def _sweep(
 
 
 def _curve(rows: pd.DataFrame, mode: str) -> _Curve:
-    # Steps of logs that count from 0 end one sample later than they are called.
-    samples = (
-        rows["samples"].to_numpy(np.int64)
-        if "samples" in rows
-        else rows["step"].to_numpy(np.int64) + (1 if rows["step"].min() == 0 else 0)
-    )
+    every_step = "samples" in rows and not rows["samples"].isna().to_numpy().any()
+    if every_step:
+        samples = rows["samples"].to_numpy(np.int64)
+    else:  # Steps of logs that count from 0 end one sample later than they are called.
+        samples = rows["step"].to_numpy(np.int64)
+        samples = samples + (1 if samples.min() == 0 else 0)
     order = np.argsort(samples, kind="stable")
     samples, rows = samples[order], rows.iloc[order]
     metric = rows["metric"].to_numpy(np.float64)
@@ -162,7 +163,7 @@ def _curve(rows: pd.DataFrame, mode: str) -> _Curve:
         grad_norm=norm[step],
         learning_rate=_column(rows, "learning_rate", step),
         seconds=_column(rows, "seconds", step),
-        every_step="samples" in rows,
+        every_step=every_step,
         metric_samples=samples[measured],
         metric=-metric[measured] if mode == "max" else metric[measured],
     )
@@ -273,7 +274,7 @@ def _evaluations(rows: pd.DataFrame, last: int) -> tuple[list[Evaluation], float
     """The recorded evaluations, and the token-weighted test loss at the end."""
     found = [
         Evaluation(
-            step=0,
+            step=int(r.get("step", 0)),
             samples=int(r["samples"]),
             split=r["split"],
             dataset=str(r["dataset"]),
@@ -293,6 +294,10 @@ def _evaluations(rows: pd.DataFrame, last: int) -> tuple[list[Evaluation], float
 
 def _finite_or_none(value: Any) -> float | None:
     return None if value is None else finite(value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is not None and math.isfinite(float(value))
 
 
 def _by_run(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

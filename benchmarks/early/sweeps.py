@@ -12,6 +12,7 @@ from statistics import fmean, median
 
 from orchestrator.schedulers import TrialInfo
 from orchestrator.schedulers.simulate import Recorded
+from trainer.metrics import Evaluation
 
 REGRET_CAP = 2.0
 """A choice twice as far from the best as the median configuration is counts as this bad, and so
@@ -161,6 +162,27 @@ def _with_steps_of(trial: Recorded, donor: Recorded, fraction: float) -> Recorde
             noise=other.noise,
         )
     return replace(trial, steps=tuple(steps))
+
+
+TRAINING_WINDOW = 8
+"""Steps that a training loss is the mean of."""
+
+
+def held_out_from_training(trial: Recorded) -> Recorded:
+    """The trial with its mean training loss just before each evaluation in the held-out one's
+    place, for free. The objective stays what it is."""
+    samples = [s.samples for s in trial.steps]
+    evaluations: list[Evaluation] = []
+    for e in trial.evaluations:
+        upto = bisect_right(samples, e.samples)
+        recent = [s.loss for s in trial.steps[max(0, upto - TRAINING_WINDOW) : upto]]
+        finite = [v for v in recent if v is not None]
+        loss = fmean(finite) if finite and len(finite) == len(recent) else None
+        if e.split == "eval":
+            evaluations.append(replace(e, dataset="training", loss=loss, tokens=1, seconds=0.0))
+        else:
+            evaluations.append(e)
+    return replace(trial, evaluations=tuple(evaluations))
 
 
 def trial_info(params: Mapping[str, object], budget: int) -> TrialInfo:

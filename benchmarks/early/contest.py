@@ -1,0 +1,166 @@
+"""Who takes part, in which settings, and how the replays are spread over processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.early.evaluation import Contender, PriorFor, Row, available, evaluate
+from benchmarks.early.sweeps import Sweep
+from winnow.spec import SCHEDULER_FIELDS
+
+RULES = tuple(SCHEDULER_FIELDS)
+READS_EARLY = ("dynamics", "paper-sign")
+"""Rules that go by norm and loss, so that the control with exchanged records means something."""
+RUNGS: tuple[tuple[float, ...], ...] = (
+    (0.125, 0.25, 0.5),
+    (0.0625, 0.125, 0.25, 0.5),
+    (0.25, 0.5),
+    (0.0625, 0.25),
+)
+MANY_RUNGS = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+
+
+def defaults(prior_for: PriorFor | None, only: Sequence[str] = ()) -> list[Contender]:
+    """Every rule that is there, as a user gets it who sets nothing but its name.
+
+    `none`, `one-epoch` and `paper-sign` are spared evaluations that they don't use.
+    """
+    found = [
+        Contender.of(name, prior_for=prior_for if name == "dynamics" else None, **_spared(name))
+        for name in RULES
+        if available(name)
+    ]
+    asha = Contender.of("asha")
+    found.append(replace(asha, label="asha on training loss", show="training-loss"))
+    found = [replace(c, label=c.name) if c.show == "records" else c for c in found]
+    return [c for c in found if not only or c.name in only]
+
+
+def controls(contenders: Sequence[Contender]) -> list[Contender]:
+    """Those that go by norm and loss, once more with these exchanged between trials."""
+    return [
+        replace(c, label=f"{c.label} · exchanged", show="exchanged")
+        for c in contenders
+        if c.name in READS_EARLY and c.show == "records"
+    ]
+
+
+def grid(
+    prior_for: PriorFor | None, *, quick: bool = False, only: Sequence[str] = ()
+) -> list[Contender]:
+    """The settings of the frontier: every rule from cautious to aggressive."""
+    settings: list[tuple[str, dict[str, Any]]] = []
+    etas, rungs = ((2, 4), RUNGS[:1]) if quick else ((2, 3, 4), RUNGS)
+    for name in ("asha", "random", "hyperband", "pareto", "rate-batch-curve"):
+        settings += [(name, {"eta": eta, "rungs": r}) for eta in etas for r in rungs]
+    settings += [("median", {"rungs": r}) for r in (*rungs, MANY_RUNGS)]
+    settings += [
+        ("wilcoxon", {"p_value": p, "rungs": r})
+        for p in ((0.05, 0.3) if quick else (0.02, 0.05, 0.1, 0.2, 0.4))
+        for r in (RUNGS[0], MANY_RUNGS)
+    ]
+    for name, firsts, keeps in (
+        ("one-epoch", (0.05, 0.1, 0.2, 0.35), (0.1, 0.2, 0.35, 0.5)),
+        ("paper-sign", (0.05, 0.1, 0.2), (0.1, 0.3, 0.5)),
+    ):
+        settings += [
+            (name, {"first_rung": first, "keep": keep, "rungs": ()})
+            for first in (firsts[1:2] if quick else firsts)
+            for keep in (keeps[::2] if quick else keeps)
+        ]
+    risks = (0.05, 0.3) if quick else (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+    settings += [("dynamics", {"risk": risk}) for risk in risks]
+    if not quick:
+        settings += [("dynamics", {"risk": r, "rungs": RUNGS[1]}) for r in (0.05, 0.2, 0.5)]
+        settings += [("dynamics", {"risk": r, "eta": 4}) for r in (0.05, 0.2, 0.5)]
+    return [
+        Contender.of(name, prior_for=prior_for if name == "dynamics" else None, **fields)
+        for name, fields in settings
+        if (not only or name in only) and available(name)
+    ]
+
+
+def _spared(name: str) -> dict[str, Any]:
+    return {"rungs": ()} if name in ("none", "one-epoch", "paper-sign") else {}
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is to be replayed. `sweep_of` makes the sweep of an index, in whichever process."""
+
+    sweep_of: Callable[[int], Sweep]
+    sweeps: int
+    contenders: Sequence[Contender]
+    draws: int
+    workers: int
+
+    def tasks(self, batch: int) -> list[tuple[int, int, int]]:
+        """(sweep, first contender, one past the last) for each piece of work."""
+        n = len(self.contenders)
+        return [
+            (s, at, min(at + batch, n)) for s in range(self.sweeps) for at in range(0, n, batch)
+        ]
+
+
+_contest: Contest | None = None
+
+
+def run(contest: Contest, jobs: int, batch: int = 4) -> Iterator[tuple[int, list[Row]]]:
+    """Replay everything in `jobs` processes. Yields (replays done, their rows) as they come in.
+
+    The rows come in any order; each is the same whatever the number of processes.
+    """
+    global _contest
+    _contest = contest
+    tasks = contest.tasks(batch)
+    if jobs == 1:
+        for rows in map(_work, tasks):
+            yield len(rows), rows
+        return
+    # Forked, so that the sweeps are there without being copied.
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for rows in pool.imap_unordered(_work, tasks):
+            yield len(rows), rows
+
+
+def _work(task: tuple[int, int, int]) -> list[Row]:
+    assert _contest is not None
+    index, start, stop = task
+    sweep = _contest.sweep_of(index)
+    return [
+        row
+        for contender in _contest.contenders[start:stop]
+        for row in evaluate(contender, [sweep], _contest.draws, _contest.workers)
+    ]
+
+
+# --- what is known before a sweep ---------------------------------------------------------------
+
+
+def leave_out(sweeps: Sequence[Sweep], by: str, draws: int = 1) -> PriorFor | None:
+    """For each sweep, what all others teach: all but it (`by` "sweep") or but its whole family
+    ("family"). None if the rules learn nothing from earlier sweeps, or `by` is "nothing"."""
+    if by == "nothing":
+        return None
+    try:
+        from orchestrator.schedulers.transfer import learn  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    priors: Mapping[str, Any] = {
+        held_out.name: learn(
+            [
+                sweep.draw(seed)
+                for sweep in sweeps
+                if (sweep.family != held_out.family if by == "family" else sweep is not held_out)
+                for seed in range(draws)
+            ]
+        )
+        for held_out in sweeps
+    }
+    return lambda sweep: priors.get(sweep.name)
