@@ -118,7 +118,7 @@ def replay(
         samples_full=cost.samples_full,
         seconds=cost.seconds,
         seconds_full=cost.seconds_full,
-        saved=cost.saved,
+        saved=1.0 - cost.used,
         saved_at_least=cost.saved_at_least,
         device="GPU" if resources.gpus_per_trial else "CPU",
         device_hours=cost.seconds * hours,
@@ -196,7 +196,7 @@ def _fate(trial: StoredTrial, played: SimulatedTrial) -> Fate:
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """Of the trials whose fate is known; `_unknown` is what the others take when run whole."""
+    """Of the trials whose fate is known; `seconds_unknown` is what the others take, run whole."""
 
     samples: int
     samples_full: int
@@ -206,18 +206,18 @@ class _Cost:
 
     @property
     def used(self) -> float:
+        """Share of the full sweep that it takes; of its samples, if nobody told seconds."""
         if self.seconds_full > 0:
             return self.seconds / self.seconds_full
         return self.samples / self.samples_full if self.samples_full else 1.0
 
     @property
-    def saved(self) -> float:
-        return 1.0 - self.used
-
-    @property
     def saved_at_least(self) -> float:
+        """With all of the others run to their end."""
+        if not self.seconds_unknown:
+            return 1.0 - self.used
         whole = self.seconds_full + self.seconds_unknown
-        return (self.seconds_full - self.seconds) / whole if whole > 0 else self.saved
+        return (self.seconds_full - self.seconds) / whole
 
 
 def _cost(trials: Sequence[StoredTrial], played: SimulatedSweep, fates: dict[str, Fate]) -> _Cost:
@@ -335,12 +335,13 @@ def _notes(
     if censored:
         notes.append(
             f"{censored} of {len(trials)} trials were ended early when the sweep ran, so how they "
-            "would have ended isn't known; one of them may have been better than the best that is"
+            "would have ended isn't known: one of them may have been better than the best that "
+            "is, and random picks are made among the others, most of them good ones"
         )
     if unknown:
         notes.append(
             f"{unknown} of them would run on under this rule, past what was recorded: they are "
-            "left out of all shares, and count as run to their end in the saving at least"
+            "left out of what is saved, and count as run to their end in what is saved at least"
         )
     notes += _unmeasured(trials, spec)
     if sweep.search.sampler == "tpe":

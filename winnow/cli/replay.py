@@ -42,16 +42,19 @@ def replay_report(replay: Replay) -> RenderableType:
 def comparison(replays: list[Replay]) -> RenderableType:
     """One line a scheduler, beside random search at the same compute."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    columns = ("scheduler", "stopped", "unknown", "saved", "best", "chosen", "worse by", "random")
-    for name in (*columns, "kept"):
+    unsure = any(replay.unknown for replay in replays)
+    columns = ("scheduler", "stopped", *(("unknown",) if unsure else ()), "saved")
+    columns += (*(("at least",) if unsure else ()), "best", "chosen", "worse by", "random", "kept")
+    for name in columns:
         table.add_column(name, justify="left" if name in ("scheduler", "best") else "right")
     for replay in replays:
         best = Text("kept", "green") if replay.best_kept else Text("lost", "red")
         table.add_row(
             Text(str(replay.scheduler["name"])),
             f"{replay.stopped}/{replay.trials}",
-            str(replay.unknown or ""),
+            *((str(replay.unknown),) if unsure else ()),
             percent(replay.saved),
+            *((percent(replay.saved_at_least),) if unsure else ()),
             best,
             metric_value(replay.chosen_value, replay.metric),
             number(replay.regret),
@@ -62,9 +65,10 @@ def comparison(replays: list[Replay]) -> RenderableType:
     caption = (
         f"{_ran(first)}; the best is trial {_number(first, first.best_trial)} with "
         f"{metric_name(first.metric)} {metric_value(first.best_value, first.metric)}.\n"
-        "saved: worker time, net of evaluations and pauses. random, kept: how much worse the best "
-        "of as many trials as the\nsame compute runs whole is expected to be, and the chance that "
-        "the best is among them."
+        "saved: worker time, net of evaluations and pauses. "
+        + ("at least: if the unknown trials had run to their end. " if unsure else "")
+        + "\nrandom, kept: of as many trials, picked blindly, as the same compute runs whole, how "
+        "much worse the best is expected\nto be, and the chance that the very best is among them."
     )
     shared = [n for n in first.notes if all(n in r.notes for r in replays)]
     return Group(table, Text(), Text(caption, style="dim"), *_notes(shared))
