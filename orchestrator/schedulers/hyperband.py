@@ -36,6 +36,11 @@ class Hyperband(ASHA):
         return None if rung < self._bracket(trial) else super()._held_out(trial, rung)
 
     def _standings(self, rung: int) -> dict[str, Standing]:
+        if rung not in self._ranked:
+            self._ranked[rung] = self._in_brackets(rung)
+        return self._ranked[rung]
+
+    def _in_brackets(self, rung: int) -> dict[str, Standing]:
         brackets: dict[int, list[Followed]] = {}
         for trial in self._in_order():
             brackets.setdefault(self._bracket(trial), []).append(trial)

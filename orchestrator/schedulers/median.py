@@ -16,10 +16,10 @@ It stops for good, as the original does: nothing is paused. Trials that come to 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 from orchestrator.schedulers.base import Action, Decision
-from orchestrator.schedulers.curves import HeldOut
 from orchestrator.schedulers.tracking import Followed, TrackingScheduler
 
 LEAST_PEERS = 5
@@ -37,12 +37,12 @@ class MedianStopping(TrackingScheduler):
         if deepest is None or str(deepest[0]) in trial.judged:
             return None
         rung, held_out = deepest
-        own = {r: h for r in range(rung + 1) if (h := self._held_out(trial, r)) is not None}
-        best = min(h.rank_key for h in own.values())
+        measured = [r for r in range(rung + 1) if self._held_out(trial, r) is not None]
+        best = min(self._losses(trial, measured))
         averages = [
             sum(losses) / len(losses)
             for other in self._in_order()
-            if other is not trial and (losses := self._losses(other, own)) is not None
+            if other is not trial and len(losses := self._losses(other, measured)) == len(measured)
         ]
         middle = median(averages) if averages else math.inf
         enough = len(averages) >= LEAST_PEERS
@@ -67,13 +67,12 @@ class MedianStopping(TrackingScheduler):
             peers_needed=LEAST_PEERS,
         )
 
-    def _losses(self, other: Followed, rungs: dict[int, HeldOut]) -> list[float] | None:
-        """Its held-out losses at these rungs; None if one is missing."""
+    def _losses(self, trial: Followed, rungs: Sequence[int]) -> list[float]:
+        """Its held-out losses at these rungs, up to the first one where it has none."""
         losses: list[float] = []
         for rung in rungs:
-            held_out = self._held_out(other, rung)
-            if held_out is None:
-                return None
+            if (held_out := self._held_out(trial, rung)) is None:
+                break
             losses.append(held_out.rank_key)
         return losses
 

@@ -19,6 +19,7 @@ from typing import Any
 from orchestrator.schedulers.base import Action, Decision
 from orchestrator.schedulers.curves import HeldOut
 from orchestrator.schedulers.tracking import Followed, Status, TrackingScheduler
+from winnow.spec import SchedulerSpec
 
 POINT = "first"
 
@@ -38,12 +39,19 @@ class OneEpoch(TrackingScheduler):
     name = "one-epoch"
     code = "one-epoch"
 
+    def __init__(self, spec: SchedulerSpec, seed: int) -> None:
+        super().__init__(spec, seed)
+        self._ranked: dict[str, _Place] | None = None
+
+    def _forget(self) -> None:
+        self._ranked = None
+
     def rungs(self, total_samples: int) -> tuple[int, ...]:
         points = {self._at(total_samples), *self._points(total_samples)}
         return tuple(sorted(p for p in points if p < total_samples))
 
     def _judge(self, trial: Followed) -> Decision | None:
-        if POINT in trial.judged or self._reached(trial) is None:
+        if POINT in trial.judged or self._there(trial) is None:
             return None
         place = self._places()[trial.info.id]
         reason = (
@@ -54,7 +62,7 @@ class OneEpoch(TrackingScheduler):
 
     def _call_back(self, waiting: int) -> Decision | None:
         if waiting > 0 or any(
-            t.status is Status.ACTIVE and self._reached(t) is None for t in self._in_order()
+            t.status is Status.ACTIVE and self._there(t) is None for t in self._in_order()
         ):
             return None
         for place in self._places().values():
@@ -73,26 +81,35 @@ class OneEpoch(TrackingScheduler):
         reason = f"{_words(place)} ranked {place.rank} of {place.peers}; only {best} went on"
         return self._say(place, Action.STOP, reason)
 
+    def _spared(self, trial: Followed) -> bool:
+        # Everyone is to wait at the point; whom the audit spares shows when all have come.
+        if not super()._spared(trial):
+            return False
+        place = self._places().get(trial.info.id)
+        return place is not None and place.rank > place.quota
+
     def _at(self, total_samples: int) -> int:
         return max(1, math.ceil(self.spec.first_rung * total_samples - 1e-9))
 
-    def _reached(self, trial: Followed) -> HeldOut | None:
+    def _there(self, trial: Followed) -> HeldOut | None:
         total = trial.info.total_samples
         return trial.curve.held_out(self._at(total), total)
 
     def _places(self) -> dict[str, _Place]:
         """Places at the point, best first; ties go to the lower trial number."""
-        there = [
-            (held_out.rank_key, t, held_out)
-            for t in self._in_order()
-            if not _gone(t) and (held_out := self._reached(t)) is not None
-        ]
-        there.sort(key=lambda entry: entry[0])  # Stable: equal losses stay by number.
-        quota = math.ceil(self.spec.keep * len(there) - 1e-9)
-        return {
-            t.info.id: _Place(t, held_out, rank, len(there), quota)
-            for rank, (_, t, held_out) in enumerate(there, start=1)
-        }
+        if self._ranked is None:
+            there = [
+                (held_out.rank_key, t, held_out)
+                for t in self._in_order()
+                if not _gone(t) and (held_out := self._there(t)) is not None
+            ]
+            there.sort(key=lambda entry: entry[0])  # Stable: equal losses stay by number.
+            quota = math.ceil(self.spec.keep * len(there) - 1e-9)
+            self._ranked = {
+                t.info.id: _Place(t, held_out, rank, len(there), quota)
+                for rank, (_, t, held_out) in enumerate(there, start=1)
+            }
+        return self._ranked
 
     def _say(self, place: _Place, action: Action, reason: str) -> Decision:
         evidence: dict[str, Any] = {

@@ -42,9 +42,11 @@ class _Rung:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A trial at one evaluation. `log_norm` is infinite if there is no finite gradient norm."""
+    """A trial at one evaluation: its loss on each set, by the sets' names, and its mean log
+    gradient norm so far, infinite without a finite norm. `losses` is None unless all are finite."""
 
-    losses: dict[str, float | None]
+    sets: tuple[str, ...]
+    losses: tuple[float, ...] | None
     log_norm: float
 
 
@@ -64,7 +66,10 @@ class Pareto(ASHA):
     def _take_in(
         self, trial: Followed, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]
     ) -> None:
+        before = len(trial.curve.steps)
         kept = trial.curve.extend(steps, evaluations)
+        if kept < before:
+            self._forget()  # Steps done again after a crash: norms at a rung may differ.
         sums = self._log_norms.setdefault(trial.info.id, [(0.0, 0)])
         del sums[kept + 1 :]
         for record in trial.curve.steps[kept:]:
@@ -81,8 +86,7 @@ class Pareto(ASHA):
 
     def _order(self, rung: int, reached: dict[str, HeldOut]) -> _Rung:
         ids = list(reached)
-        measured = {i: self._measure(self._trials[i], reached[i].samples) for i in ids}
-        points = _points(measured)
+        points = _points([self._measure(self._trials[i], reached[i].samples) for i in ids])
         before = self._rungs.get(rung)
         if before is not None and before.ids == ids and np.array_equal(before.points, points):
             return before
@@ -111,7 +115,11 @@ class Pareto(ASHA):
             until = bisect_right(trial.curve.steps, samples, key=lambda r: r.samples)
             total, count = self._log_norms.get(trial.info.id, [(0.0, 0)])[until]
             log_norm = total / count if count else math.inf
-            known[samples] = _Measured(trial.curve.losses(samples), log_norm)
+            losses = dict(sorted(trial.curve.losses(samples).items()))
+            finite = tuple(loss for loss in losses.values() if loss is not None)
+            known[samples] = _Measured(
+                tuple(losses), finite if len(finite) == len(losses) else None, log_norm
+            )
         return known[samples]
 
     # --- reasons ------------------------------------------------------------------------------
@@ -136,10 +144,10 @@ class Pareto(ASHA):
         }
 
     def _values(self, standing: Standing) -> dict[str, float | None]:
-        measured = self._measure(standing.trial, standing.held_out.samples)
-        if len(measured.losses) > 1:
-            return {f"loss on {name}": loss for name, loss in sorted(measured.losses.items())}
-        norm = measured.log_norm
+        losses = standing.trial.curve.losses(standing.held_out.samples)
+        if len(losses) > 1:
+            return {f"loss on {name}": loss for name, loss in sorted(losses.items())}
+        norm = self._measure(standing.trial, standing.held_out.samples).log_norm
         return {
             "held-out loss": standing.held_out.loss,
             NORM: norm if math.isfinite(norm) else None,
@@ -178,17 +186,21 @@ def spread_out(points: Points, first: int) -> npt.NDArray[np.int64]:
     return order
 
 
-def _points(measured: dict[str, _Measured]) -> Points:
-    """A row a trial, a column a measure. A trial without a finite loss is last in all of them."""
-    names = sorted({name for m in measured.values() for name in m.losses})
-    width = max(2, len(names))
-    rows: list[list[float]] = []
-    for m in measured.values():
-        if any(loss is None for loss in m.losses.values()):
+def _points(measured: Sequence[_Measured]) -> Points:
+    """A row a trial, a column a measure. A trial without a finite loss is last in all of them, one
+    that lacks a set is last in that one."""
+    sets = tuple(sorted({name for names in {m.sets for m in measured} for name in names}))
+    width = max(2, len(sets))
+    rows: list[Sequence[float]] = []
+    for m in measured:
+        if m.losses is None:
             rows.append([math.inf] * width)
             continue
-        losses = [math.inf if (loss := m.losses.get(name)) is None else loss for name in names]
-        rows.append(losses if len(names) > 1 else [*losses, m.log_norm])
+        losses = m.losses
+        if m.sets != sets:
+            there = dict(zip(m.sets, losses, strict=True))
+            losses = tuple(there.get(name, math.inf) for name in sets)
+        rows.append(losses if len(sets) > 1 else (*losses, m.log_norm))
     return np.array(rows, dtype=np.float64).reshape(len(rows), width)
 
 

@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from orchestrator.schedulers.asha import ASHA, Standing
-from orchestrator.schedulers.base import Decision, Outcome, TrialInfo
+from orchestrator.schedulers.base import Decision, Outcome
 from orchestrator.schedulers.curves import HeldOut
-from orchestrator.schedulers.outcome_model import normal_scores
-from orchestrator.schedulers.surface import TERMS, Surface, fit_surface
+from orchestrator.schedulers.forecast import normal_scores
+from orchestrator.schedulers.surface import TERMS, Surface, Vector, fit_surface
 from orchestrator.schedulers.tracking import Followed
 from trainer.metrics import Evaluation, StepRecord
 from winnow.spec import SchedulerSpec
@@ -33,6 +35,17 @@ class _View:
     known: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A trial's place in the sweep, and what is known of its end: its losses at the rungs and its
+    objective, NaN where there is none, and the weight of the deepest of them."""
+
+    log_rate: float
+    log_batch: float
+    levels: tuple[float, ...]
+    weight: float
+
+
 class RateBatchCurve(ASHA):
     """Asynchronous successive halving by a surface in rate and batch size."""
 
@@ -41,79 +54,73 @@ class RateBatchCurve(ASHA):
 
     def __init__(self, spec: SchedulerSpec, seed: int) -> None:
         super().__init__(spec, seed)
+        self._known: dict[str, _Known] = {}
         self._seen: _View | None = None
 
-    # The view is a function of trials, evaluations and outcomes: kept until one of them changes.
-
-    def add(self, trial: TrialInfo) -> None:
+    def _forget(self) -> None:
         self._seen = None
-        super().add(trial)
+        super()._forget()
 
     def completed(self, trial_id: str, outcome: Outcome) -> list[Decision]:
-        self._seen = None
+        self._known.pop(trial_id, None)
         return super().completed(trial_id, outcome)
 
     def _take_in(
         self, trial: Followed, steps: Sequence[StepRecord], evaluations: Sequence[Evaluation]
     ) -> None:
         if evaluations:
-            self._seen = None
+            self._known.pop(trial.info.id, None)
         super()._take_in(trial, steps, evaluations)
 
     # --- ranking ------------------------------------------------------------------------------
 
     def _scores(self, rung: int, reached: dict[str, HeldOut]) -> dict[str, float]:
         predicted = self._view().predicted
-        order = {
-            i: (math.isinf(held_out.rank_key), round(predicted[i], 9), held_out.rank_key)
-            for i, held_out in reached.items()
-        }
+        order = {i: (math.isinf(h.rank_key), predicted[i], h.rank_key) for i, h in reached.items()}
         places = {key: place for place, key in enumerate(sorted(set(order.values())))}
         return {i: float(places[key]) for i, key in order.items()}
 
     def _view(self) -> _View:
         if self._seen is None:
             trials = self._in_order()
-            scores = self._known_scores()
+            known = [self._what_is_known(t) for t in trials]
+            scores = _scores([k.levels for k in known])
             surface = fit_surface(
-                [_log(t.info.params, "learning_rate") for t in trials],
-                [_log(t.info.params, "effective_batch_size") for t in trials],
-                [scores.get(t.info.id, (0.0, 0.0))[0] for t in trials],
-                [scores.get(t.info.id, (0.0, 0.0))[1] for t in trials],
+                [k.log_rate for k in known],
+                [k.log_batch for k in known],
+                scores,
+                [k.weight for k in known],
                 level=0.0,
             )
-            predicted = {
-                t.info.id: float(value)
-                for t, value in zip(trials, surface.leave_one_out, strict=True)
-            }
-            self._seen = _View(surface, predicted, len(scores))
+            # Rounded, so that the arithmetic doesn't part equals.
+            values = surface.leave_one_out.round(9).tolist()
+            predicted = {t.info.id: value for t, value in zip(trials, values, strict=True)}
+            self._seen = _View(surface, predicted, sum(k.weight > 0 for k in known))
         return self._seen
 
-    def _known_scores(self) -> dict[str, tuple[float, float]]:
-        """Normal score and weight of what is known of each trial's end.
-
-        Levels are the rungs and the end. A trial's weight is √(fraction of the budget) at its
-        deepest level, 1 at the end. One that diverged is known to be the worst.
-        """
-        levels: list[dict[str, float]] = [{} for _ in self.spec.rungs]
-        weights: dict[str, float] = {}
-        final: dict[str, float] = {}
-        for trial in self._in_order():
-            i, outcome = trial.info.id, trial.outcome
+    def _what_is_known(self, trial: Followed) -> _Known:
+        if trial.info.id not in self._known:
+            levels = [math.nan] * (len(self.spec.rungs) + 1)
+            weight = 0.0
+            outcome = trial.outcome
             if outcome is not None and outcome.reason == "diverged":
-                (levels or [final])[0][i] = math.inf
-                weights[i] = 1.0
-                continue
-            for rung, fraction in enumerate(self.spec.rungs):
-                if (held_out := self._held_out(trial, rung)) is not None:
-                    levels[rung][i] = held_out.rank_key
-                    weights[i] = math.sqrt(fraction)
-            if trial.completed and outcome is not None and outcome.value is not None:
-                final[i] = outcome.value
-                weights[i] = 1.0
-        order = _one_order([*levels, final])
-        scores = normal_scores(range(len(order)))
-        return {i: (score, weights[i]) for i, score in zip(order, scores, strict=True)}
+                levels[0] = math.inf  # Whatever it showed before, it is known to be the worst.
+                weight = 1.0
+            else:
+                for rung, fraction in enumerate(self.spec.rungs):
+                    if (held_out := self._held_out(trial, rung)) is not None:
+                        levels[rung] = held_out.rank_key
+                        weight = math.sqrt(fraction)
+                if trial.completed and outcome is not None and outcome.value is not None:
+                    levels[-1] = outcome.value
+                    weight = 1.0
+            self._known[trial.info.id] = _Known(
+                _log(trial.info.params, "learning_rate"),
+                _log(trial.info.params, "effective_batch_size"),
+                tuple(levels),
+                weight,
+            )
+        return self._known[trial.info.id]
 
     # --- reasons ------------------------------------------------------------------------------
 
@@ -139,24 +146,26 @@ class RateBatchCurve(ASHA):
         }
 
 
-def _one_order(levels: Sequence[Mapping[str, float]]) -> list[str]:
-    """All trials of all levels in one order, best first.
+def _scores(levels: Sequence[Sequence[float]]) -> Vector:
+    """Normal scores (trials,) of what is known of each trial at each level, NaN where nothing is.
 
     Losses at different depths don't compare. So trials are put in order by the first level that
     they have, then those that have the next one are put in order there within the places that they
     hold, and so on. A trial is not taken for better because it was let go further.
     """
-    first: dict[str, float] = {}
-    for level in levels:
-        for i, score in zip(level, normal_scores(list(level.values())), strict=True):
-            first.setdefault(i, score)
-    order = sorted(first, key=lambda i: first[i])
-    for level in levels:
-        places = [n for n, i in enumerate(order) if i in level]
-        ranked = sorted((order[n] for n in places), key=lambda i: level[i])
-        for n, i in zip(places, ranked, strict=True):
-            order[n] = i
-    return order
+    losses = np.array(levels, dtype=np.float64).reshape(len(levels), -1)
+    place = np.full(len(losses), np.nan)
+    for level in losses.T:
+        there = ~np.isnan(level)
+        new = there & np.isnan(place)
+        place[new] = normal_scores(level[there])[new[there]]
+    order = np.argsort(place, kind="stable")[: int((~np.isnan(place)).sum())]  # NaN comes last.
+    for level in losses.T:
+        (held,) = np.nonzero(~np.isnan(level[order]))
+        order[held] = order[held][np.argsort(level[order[held]], kind="stable")]
+    scores = np.full(len(losses), np.nan)
+    scores[order] = normal_scores(np.arange(len(order), dtype=np.float64))
+    return scores
 
 
 def _log(params: Mapping[str, Any], name: str) -> float:
