@@ -43,6 +43,8 @@ RISKS = (0.05, 0.1, 0.2)
 def main(argv: Sequence[str] | None = None) -> None:
     args = _arguments(argv)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     began = time.monotonic()
     if args.synthetic:
         results = {"synthetic": _synthetic(args, console)}
@@ -88,6 +90,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], help="rules, instead of all")
     parser.add_argument("--workload", nargs="+", default=[], help="names start with one of these")
     parser.add_argument("--draws", type=int, help="draws a sweep (default 20; 4 with --quick)")
+    parser.add_argument("--grid-draws", type=int, help="for the frontier (default 5, quick 2)")
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help="few draws, few settings")
@@ -102,6 +105,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.only and "none" not in args.only:
         args.only.append("none")
     args.draws = args.draws or (4 if args.quick else 20)
+    args.grid_draws = args.grid_draws or (2 if args.quick else 5)
     args.name = args.name or args.out.stem.split(".")[-1]
     return args
 
@@ -129,16 +133,16 @@ def _recorded(
     plain = defaults(prior_for, args.only)
     more = controls(plain)
     settings = grid(prior_for, quick=args.quick, only=args.only)
-    contest = Contest(
-        sweeps.__getitem__, len(sweeps), [*plain, *more, *settings], args.draws, args.workers
-    )
+    takes = [(c, args.draws) for c in [*plain, *more]]
+    takes += [(c, args.grid_draws) for c in settings]
+    contest = Contest(sweeps.__getitem__, len(sweeps), takes, args.workers)
     rows = _run(contest, args.jobs, name, console)
     found = _summary(rows, plain, more, settings)
     found["tuned_on_other_families"] = tuned_on_others(_labelled(rows, [*plain[:-1], *settings]))
     found["risk"] = {
         c.label: summary.risk(c, summary.by_contender(rows)[c.label])
         for c in [*plain, *settings]
-        if c.name == OURS
+        if c.name == OURS and c.share == 1
     }
     found["prior"] = "none" if prior_for is None else f"learned without the {args.hold_out}"
     found["sweeps"] = {s.name: _described(s) for s in sweeps}
@@ -174,13 +178,8 @@ def _synthetic(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     known = {c.label for c in settings}
     risks = [c for c in risks if not args.only or OURS in args.only]
     extra = [c for c in risks if c.label not in known]
-    contest = Contest(
-        partial(_made, trials=26),
-        args.synthetic,
-        [*plain, *more, *settings, *extra],
-        1,
-        args.workers,
-    )
+    takes = [(c, 1) for c in [*plain, *more, *settings, *extra]]
+    contest = Contest(partial(_made, trials=26), args.synthetic, takes, args.workers)
     rows = _run(contest, args.jobs, "synthetic sweeps", console, batch=len(contest.contenders))
     found = _summary(rows, plain, more, settings)
     by_label = summary.by_contender(rows)
@@ -188,7 +187,7 @@ def _synthetic(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     if not args.only or OURS in args.only:
         audited = Contender.of(OURS, audit=AUDIT_SHARE)
         number = max(1, args.synthetic // 2)
-        contest = Contest(partial(_made, trials=AUDIT_TRIALS), number, [audited], 1, args.workers)
+        contest = Contest(partial(_made, trials=AUDIT_TRIALS), number, [(audited, 1)], args.workers)
         audits = _run(contest, args.jobs, "audited synthetic sweeps", console)
         found["audit"] = {
             "share": AUDIT_SHARE,
@@ -208,11 +207,10 @@ def _synthetic(args: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _run(contest: Contest, jobs: int, name: str, console: Console, batch: int = 4) -> list[Row]:
     """All rows, in an order that doesn't depend on which process was faster."""
-    total = contest.sweeps * len(contest.contenders) * contest.draws
     rows: list[Row] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(f"replays, {name}", total=total)
+        task = progress.add_task(f"replays, {name}", total=contest.replays)
         for done, found in run(contest, jobs, batch):
             rows += found
             progress.advance(task, done)
@@ -270,6 +268,7 @@ def _result(args: argparse.Namespace, results: dict[str, Any], seconds: float) -
         "work": {
             "source": f"{args.synthetic} synthetic sweeps" if args.synthetic else args.runs.name,
             "draws_a_sweep": 1 if args.synthetic else args.draws,
+            "draws_a_sweep_and_setting": 1 if args.synthetic else args.grid_draws,
             "workers": args.workers,
             "pause_and_resume_of_a_run_each": SWITCH,
             "reports_a_run": REPORTS,

@@ -17,9 +17,10 @@ READS_EARLY = ("dynamics", "paper-sign")
 RUNGS: tuple[tuple[float, ...], ...] = (
     (0.125, 0.25, 0.5),
     (0.0625, 0.125, 0.25, 0.5),
-    (0.25, 0.5),
     (0.0625, 0.25),
 )
+SHARES = (0.5, 0.25)
+"""Of the trials started, for the cheap end of the frontier: any rule can have fewer of them."""
 MANY_RUNGS = (0.0625, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 
 
@@ -76,11 +77,18 @@ def grid(
     if not quick:
         settings += [("dynamics", {"risk": r, "rungs": RUNGS[1]}) for r in (0.05, 0.2, 0.5)]
         settings += [("dynamics", {"risk": r, "eta": 4}) for r in (0.05, 0.2, 0.5)]
-    return [
+    wanted = [
         Contender.of(name, prior_for=prior_for if name == "dynamics" else None, **fields)
         for name, fields in settings
         if (not only or name in only) and available(name)
     ]
+    fewer = [
+        replace(c, label=f"{c.label} on {share:.0%} of the trials", share=share)
+        for c in defaults(prior_for, only)
+        if c.show == "records" and c.name != "none"
+        for share in (SHARES[:1] if quick else SHARES)
+    ]
+    return wanted + fewer
 
 
 def _spared(name: str) -> dict[str, Any]:
@@ -96,9 +104,13 @@ class Contest:
 
     sweep_of: Callable[[int], Sweep]
     sweeps: int
-    contenders: Sequence[Contender]
-    draws: int
+    contenders: Sequence[tuple[Contender, int]]
+    """Each with the number of its draws of a sweep."""
     workers: int
+
+    @property
+    def replays(self) -> int:
+        return self.sweeps * sum(draws for _, draws in self.contenders)
 
     def tasks(self, batch: int) -> list[tuple[int, int, int]]:
         """(sweep, first contender, one past the last) for each piece of work."""
@@ -135,8 +147,8 @@ def _work(task: tuple[int, int, int]) -> list[Row]:
     sweep = _contest.sweep_of(index)
     return [
         row
-        for contender in _contest.contenders[start:stop]
-        for row in evaluate(contender, [sweep], _contest.draws, _contest.workers)
+        for contender, draws in _contest.contenders[start:stop]
+        for row in evaluate(contender, [sweep], draws, _contest.workers)
     ]
 
 

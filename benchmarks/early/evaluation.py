@@ -12,7 +12,7 @@ from typing import Any, Literal
 from benchmarks.early.statistics import expected_of_random
 from benchmarks.early.sweeps import REGRET_CAP, Sweep, exchange_early, held_out_from_training
 from orchestrator.schedulers import Action, Decision, Scheduler, make_scheduler
-from orchestrator.schedulers.simulate import Recorded, SimulatedSweep, simulate
+from orchestrator.schedulers.simulate import Recorded, SimulatedSweep, full_seconds, simulate
 from winnow.spec import SchedulerSpec
 
 REPORTS = 50
@@ -39,6 +39,8 @@ class Contender:
     label: str
     spec: SchedulerSpec
     show: Literal["records", "exchanged", "training-loss"] = "records"
+    share: float = 1.0
+    """Of the sweep's trials, how many are started at all (at least two): a cheaper sweep."""
     prior_for: PriorFor | None = None
 
     @classmethod
@@ -140,6 +142,7 @@ def replay(
             shown = exchange_early(drawn, factory.early, seed)
         elif factory.show == "training-loss":
             shown = [held_out_from_training(r) for r in drawn]
+        shown = shown[: max(2, round(factory.share * len(shown)))]
     scheduler = _Timed(factory(sweep, seed))
     result = simulate(
         scheduler,
@@ -163,9 +166,11 @@ def _score(
     ids = [r.info.id for r in drawn]
     values = [r.value for r in drawn]
     selected = result.best
+    full = math.fsum(full_seconds(r) for r in drawn)
+    compute = math.fsum(t.seconds for t in result.trials.values()) / full
     ran = {i: _within_run(sweep, drawn, i) for i in ids}
     none_ran = (False,) * len(DEVIATIONS)
-    alive = result.compute * len(drawn)
+    alive = compute * len(drawn)
     good = [i for i, v in zip(ids, values, strict=True) if v is not None and sweep.within(i, 1)]
     ended = {i: t for i, t in result.trials.items() if t.state == "PRUNED"}
     gone: dict[str, int] = {}
@@ -180,8 +185,8 @@ def _score(
         family=sweep.family,
         draw=seed,
         trials=len(drawn),
-        compute=result.compute,
-        training=spent / result.full_seconds if result.full_seconds else 1.0,
+        compute=compute,
+        training=spent / full,
         wall=result.seconds,
         selected=selected,
         regret=sweep.regret(selected),

@@ -2,7 +2,11 @@
 
 A setting is a point (compute, regret), both means over families. A user who runs many sweeps may
 use one setting in some and another in others, or no early stopping at all, so everything on the
-lower convex hull of a rule's points and of running everything can be had.
+lower convex hull of a rule's points and of running everything can be had. Any rule can also be
+given fewer trials, which is what makes small budgets possible.
+
+Sweeps of fewer than `LEAST_TRIALS` trials are left out here: a tenth of their compute isn't one
+trial.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from benchmarks.early.statistics import over_families
 
 RANDOM = "random at matched compute"
 TOLERANCE = 1e-9
+LEAST_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,14 @@ def frontier(rows: Sequence[Row], everything: Sequence[Row], ours: str) -> dict[
     budget. `…_at_or_below_all` says for each budget whether `ours` is at or below every other rule
     and random; None where `ours` can't be had so cheaply.
     """
+    everything = [r for r in everything if r.trials >= LEAST_TRIALS]
+    draws = {(r.sweep, r.draw) for r in everything}
+    for label in {r.contender for r in rows}:  # All on the draws that all have.
+        draws &= {(r.sweep, r.draw) for r in rows if r.contender == label}
+    everything = [r for r in everything if (r.sweep, r.draw) in draws]
+    rows = [r for r in rows if (r.sweep, r.draw) in draws]
+    if not everything:
+        return {}
     whole = family_mean(everything, lambda r: r.regret)
     table: dict[str, list[float | None]] = {
         RANDOM: [
@@ -124,6 +137,9 @@ def frontier(rows: Sequence[Row], everything: Sequence[Row], ours: str) -> dict[
         "regret": {n: [None if v is None else round(v, 4) for v in t] for n, t in table.items()},
         f"{ours}_at_or_below_all": at_or_below,
         "settings": points,
+        "everything": round(whole, 4),
+        "draws": len(draws),
+        "sweeps": len({sweep for sweep, _ in draws}),
     }
 
 
@@ -134,6 +150,8 @@ def tuned_on_others(rows: Sequence[Row], kept: float = 0.95) -> dict[str, Any]:
     least so often on the other families; where none does, the one that kept it most often.
     """
     families = sorted({r.family for r in rows})
+    least = min((r.draw for r in _last_draws(rows)), default=0)
+    rows = [r for r in rows if r.draw <= least]
     by_name: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         by_name[row.scheduler][row.contender].append(row)
@@ -168,6 +186,15 @@ def tuned_on_others(rows: Sequence[Row], kept: float = 0.95) -> dict[str, Any]:
             for key, (value, higher) in measures.items()
         }
     return found
+
+
+def _last_draws(rows: Sequence[Row]) -> list[Row]:
+    """Of each contender, a row of its last draw."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row.contender not in found or row.draw > found[row.contender].draw:
+            found[row.contender] = row
+    return list(found.values())
 
 
 def _above(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:

@@ -27,13 +27,15 @@ def draw_frontier(result: Mapping[str, Any], title: str, path: Path) -> None:
     matched compute dashed."""
     from matplotlib.figure import Figure
 
-    panels = result["results"]
+    panels = {n: found for n, found in result["results"].items() if found["frontier"]}
+    if not panels:
+        return
     figure = Figure(figsize=(6.4 * len(panels), 4.4), dpi=90, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (name, found) in zip(axes, panels.items(), strict=True):
         table = found["frontier"]
         axis.plot(table["budgets"], table["regret"][RANDOM], "k--", lw=1.4, label=RANDOM, zorder=3)
-        whole = (1.0, found["contenders"]["none"]["regret"]["mean"])
+        whole = (1.0, table["everything"])
         # Ours last, so that it lies on top.
         for rule in sorted(table["settings"], key=lambda n: n == "dynamics"):
             points = [(p["compute"], p["regret"]) for p in table["settings"][rule]]

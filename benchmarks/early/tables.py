@@ -14,7 +14,8 @@ from rich.text import Text
 def show(found: Mapping[str, Any], name: str, console: Console) -> None:
     """All tables of one result."""
     console.print(_contenders(found["contenders"], name))
-    console.print(_frontier(found["frontier"]))
+    if found["frontier"]:
+        console.print(_frontier(found["frontier"]))
     _risk(found.get("risk") or {}, console)
     calibration = found.get("calibration")
     if calibration:

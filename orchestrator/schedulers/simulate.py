@@ -131,6 +131,14 @@ def simulate(
     ).run()
 
 
+def full_seconds(recorded: Recorded) -> float:
+    """Worker seconds of a trial that runs to its end and is evaluated there only."""
+    last = recorded.steps[-1].samples if recorded.steps else 0
+    return math.fsum(s.seconds for s in recorded.steps) + math.fsum(
+        e.seconds for e in recorded.evaluations if e.split != "test" and e.samples >= last
+    )
+
+
 class _Timeline:
     """A recorded trial laid out in time, for one scheduler's rungs.
 
@@ -173,10 +181,6 @@ class _Timeline:
         shown = self.shown
         return sum(e.seconds for at, es in shown.items() if before < at <= after for e in es)
 
-    def full_seconds(self) -> float:
-        last = self.shown.get(len(self.steps), ())
-        return self.ends[-1] + sum(e.seconds for e in last)
-
 
 class _Simulation:
     """The state of one replay: who runs until when, who waits."""
@@ -201,7 +205,7 @@ class _Simulation:
         totals = {r.info.total_samples for r in recorded}
         rungs = {total: scheduler.rungs(total) for total in totals}
         self.timelines = {r.info.id: _Timeline(r, rungs[r.info.total_samples]) for r in recorded}
-        self.sweep.full_seconds = math.fsum(t.full_seconds() for t in self.timelines.values())
+        self.sweep.full_seconds = math.fsum(full_seconds(r) for r in recorded)
         self.waiting = [r.info.id for r in recorded][::-1]
         self.busy: list[tuple[float, int, str]] = []
         """Worker slots in use: until when, in which turn, and the trial that reports then, or ''
