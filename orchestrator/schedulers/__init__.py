@@ -1,14 +1,13 @@
 """Rules that end trials early, behind one interface. See `base`."""
 
-from typing import Any
-
 from orchestrator.schedulers.base import Action, Decision, Outcome, Scheduler, TrialInfo
+from orchestrator.schedulers.transfer import Prior
 from winnow.spec import SchedulerSpec
 
 __all__ = ["Action", "Decision", "Outcome", "Scheduler", "TrialInfo", "make_scheduler"]
 
 
-def make_scheduler(spec: SchedulerSpec, seed: int, prior: Any = None) -> Scheduler:
+def make_scheduler(spec: SchedulerSpec, seed: int, prior: Prior | None = None) -> Scheduler:
     """The scheduler that a sweep asks for.
 
     `seed` (the search's) drives the audit coin and the draws of `random`. `prior` is what earlier
@@ -49,4 +48,4 @@ def make_scheduler(spec: SchedulerSpec, seed: int, prior: Any = None) -> Schedul
         case "paper-sign":
             return PaperSign(spec, seed)
         case "dynamics":
-            return Dynamics(spec, seed)
+            return Dynamics(spec, seed, prior)

@@ -158,7 +158,7 @@ class ASHA(TrackingScheduler):
         """Places at a rung where only these trials compete, given by number."""
         out: set[str] = set()
         for depth in range(rung + 1):
-            at_rung = self._reached[depth]
+            at_rung = self._at_rung[depth]
             reached = {t.info.id: at_rung[t.info.id] for t in trials if t.info.id in at_rung}
             # An audited trial that lost its place at an earlier rung is no peer further on: the
             # quota there must be what it would be without the audit.

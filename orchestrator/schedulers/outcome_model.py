@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from statistics import NormalDist, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 
+from orchestrator.schedulers import forecast
 from trainer.metrics import StepRecord
 
 LEAST_POINTS = 8
@@ -110,18 +110,25 @@ class Fit:
     coefficients: dict[str, float]
 
 
-def fit_outcomes(examples: Sequence[Example]) -> Fit:
-    """Fit the ridge to the examples with an outcome and predict all of them."""
+def fit_outcomes(
+    examples: Sequence[Example], coefficients: Mapping[str, float] | None = None
+) -> Fit:
+    """Fit the ridge to the examples with an outcome and predict all of them.
+
+    `coefficients` are what it is shrunk towards, the paper's sign by default; features that they
+    don't name, towards zero.
+    """
+    prior_of = {name: (coefficients or PRIOR).get(name, 0.0) for name in PRIOR}
     if not examples:
-        return Fit([], [], 1.0, 0, dict.fromkeys(ERRORS, 1.0), False, dict(PRIOR))
+        return Fit([], [], 1.0, 0, dict.fromkeys(ERRORS, 1.0), False, prior_of)
     columns = list(PRIOR)
     dynamics = np.column_stack([_column(examples, name) for name in columns])
-    covariates = np.column_stack(_covariates(examples))
+    covariates = surface_terms([e.params for e in examples])
     known = np.array([e.outcome is not None for e in examples])
     y = np.array([e.outcome or 0.0 for e in examples])
     w = np.array([e.weight if e.outcome is not None else 0.0 for e in examples])
 
-    prior = np.array(list(PRIOR.values()))
+    prior = np.array(list(prior_of.values()))
     penalty = np.full(len(columns), DYNAMICS_PENALTY)
     covariate_penalty = np.full(covariates.shape[1], COVARIATE_PENALTY)
     alone, _ = _ridge(covariates, y, w, np.zeros(covariates.shape[1]), covariate_penalty)
@@ -159,23 +166,7 @@ def fit_outcomes(examples: Sequence[Example]) -> Fit:
 
 def normal_scores(values: Sequence[float]) -> list[float]:
     """Blom's normal scores of ranks: Φ⁻¹((r − 3/8) / (n + 1/4)), ties sharing their mean rank."""
-    n = len(values)
-    ordered = sorted(range(n), key=lambda i: values[i])
-    ranks = [0.0] * n
-    start = 0
-    while start < n:
-        stop = start
-        while stop < n and values[ordered[stop]] == values[ordered[start]]:
-            stop += 1
-        for i in ordered[start:stop]:
-            ranks[i] = (start + 1 + stop) / 2
-        start = stop
-    return [_blom(r, n) for r in ranks]
-
-
-@lru_cache(maxsize=1 << 16)
-def _blom(rank: float, n: int) -> float:
-    return NormalDist().inv_cdf((rank - 0.375) / (n + 0.25))
+    return forecast.normal_scores(np.asarray(values, dtype=float)).tolist()
 
 
 def _ridge(
@@ -201,11 +192,12 @@ def _column(examples: Sequence[Example], name: str) -> np.ndarray:
     return _scored([None if e.features is None else e.features[name] for e in examples])
 
 
-def _covariates(examples: Sequence[Example]) -> list[np.ndarray]:
-    rate = _scored([_number(e.params.get("learning_rate")) for e in examples])
-    batch = _scored([_number(e.params.get("effective_batch_size")) for e in examples])
+def surface_terms(params: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """(n, 4): normal scores of rate, its square, batch size and their product."""
+    rate = _scored([_number(p.get("learning_rate")) for p in params])
+    batch = _scored([_number(p.get("effective_batch_size")) for p in params])
     # The best rate lies inside the range, and moves with the batch.
-    return [rate, rate**2 - (rate**2).mean(), batch, rate * batch]
+    return np.column_stack([rate, rate**2 - (rate**2).mean(), batch, rate * batch])
 
 
 def _scored(values: Sequence[float | None]) -> np.ndarray:

@@ -62,7 +62,8 @@ def measure_front(draws: list[Array], kept: Mask) -> Risk:
         own = values[:, i : i + 1, :]
         no_worse = (values <= own).all(axis=2)
         better = (values < own).any(axis=2)
-        best[:, i] = ~(no_worse & better).any(axis=1) & np.isfinite(own).all(axis=(1, 2))
+        dominated = np.logical_and(no_worse, better).any(axis=1)
+        best[:, i] = ~dominated & np.isfinite(values[:, i, :]).all(axis=1)
     size = best.sum(axis=1)
     lost = (best & ~kept).sum(axis=1) / np.maximum(size, 1)
     return Risk(best, lost)

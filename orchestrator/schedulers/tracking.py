@@ -74,7 +74,7 @@ class TrackingScheduler(ABC):
         self._trials: dict[str, Followed] = {}
         self._ordered: list[Followed] = []
         self._rung_points: dict[int, list[int]] = {}
-        self._reached: list[dict[str, HeldOut]] = [{} for _ in spec.rungs]
+        self._at_rung: list[dict[str, HeldOut]] = [{} for _ in spec.rungs]
         """Who was evaluated at each rung."""
 
     # --- the interface ------------------------------------------------------------------------
@@ -171,11 +171,11 @@ class TrackingScheduler(ABC):
     ) -> None:
         trial.curve.extend(steps, evaluations)
 
-    def _forget(self) -> None:
+    def _forget(self) -> None:  # noqa: B027  (most rules keep nothing)
         """Records have come that what was derived from the earlier ones may depend on."""
 
     def _note_rungs(self, trial: Followed) -> None:
-        for rung, reached in enumerate(self._reached):
+        for rung, reached in enumerate(self._at_rung):
             if (found := self._held_out(trial, rung)) is not None:
                 reached[trial.info.id] = found
         self._forget()
