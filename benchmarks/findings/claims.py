@@ -267,7 +267,7 @@ def _same_end(id_: str, text: str, sweeps: Sequence[Sweep], pick: Pick) -> Claim
     tested = equivalence(found.differences, margin)
     claim = Claim(id_, text, "nats", None, None, 1.0, margin, f"{len(found.used)} pairs")
     if tested is None:
-        return replace(claim, note="not recorded yet")
+        return replace(claim, note=_too_few(found.pairs))
     note = ""
     if len(found.used) < 0.75 * found.pairs:
         note = f"{found.pairs - len(found.used)} of {found.pairs} pairs have a diverged run"
@@ -302,8 +302,12 @@ def _samples_needed(sweeps: Sequence[Sweep]) -> Claim:
     found: Shift | None = shift(ratios)
     claim = Claim("H6b", text, "ratio", None, None, 1.0, RATIO_MATTERS, f"{len(ratios)} pairs")
     if found is None:
-        return replace(claim, note="not recorded yet")
+        return replace(claim, note=_too_few(len(ratios)))
     return replace(claim, value=found.value, interval=found.interval, p=found.p)
+
+
+def _too_few(pairs: int) -> str:
+    return f"too few of {pairs} pairs are sound" if pairs else "not recorded yet"
 
 
 def _log_ratio(phased: Trial, stacked: Trial) -> float:

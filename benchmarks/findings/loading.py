@@ -122,7 +122,8 @@ def load(curves: Path) -> Loaded:
         rows = there.get(name)
         expected = planned.get(name)
         if rows is None or (expected is not None and len(rows) < expected):
-            incomplete[name] = f"{0 if rows is None else len(rows)} of {expected} runs"
+            there_are = "not there" if rows is None else f"{len(rows)} of {expected} runs"
+            incomplete[name] = there_are
             continue
         sweeps.append(_sweep(name, rows, points, evaluations))
     return Loaded(sweeps, incomplete)

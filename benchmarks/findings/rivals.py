@@ -37,7 +37,7 @@ class Rivalry:
 
 def rivalry(sweeps: Sequence[Sweep], fraction: float, *, every: bool = False) -> Rivalry:
     made: dict[str, list[Block]] = {r: [] for r in RIVALS}
-    kept: dict[str, tuple[int, int]] = {r: (0, 0) for r in RIVALS}
+    kept: dict[str, tuple[int, int]] = dict.fromkeys(RIVALS, (0, 0))
     for sweep in sweeps:
         used, found = signals(sweep.stacked, sweep.budget, fraction, every=every)
         if len(used) < 6:
