@@ -125,17 +125,19 @@ class RateBatchCurve(ASHA):
     # --- reasons ------------------------------------------------------------------------------
 
     def _words(self, rung: int, standing: Standing) -> str:
-        view = self._view()
+        predicted = self._view().predicted[standing.trial.info.id]
         return (
-            f"{standing}; by the other trials its rate and batch size promise a score of "
-            f"{view.predicted[standing.trial.info.id]:+.2f} (0 is the middle, lower is better), "
-            "which"
+            f"predicted score {predicted:+.2f} from rate and batch size alone (lower is better; "
+            f"{standing})"
         )
 
     def _evidence(self, rung: int, standing: Standing) -> dict[str, Any]:
         view = self._view()
         surface = view.surface
-        return super()._evidence(rung, standing) | {
+        evidence = super()._evidence(rung, standing)
+        if evidence["revived_if"]:
+            evidence["revived_if"] = "new outcomes move the surface so that it ranks higher"
+        return evidence | {
             "predicted": round(view.predicted[standing.trial.info.id], 6),
             "known": view.known,
             "loo_error": round(surface.error, 6),

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from orchestrator.schedulers import TrialInfo
+from orchestrator.schedulers import (
+    Action,
+    Decision,
+    Outcome,
+    Scheduler,
+    TrialInfo,
+    make_scheduler,
+)
 from orchestrator.schedulers.simulate import Recorded
 from trainer.metrics import Evaluation, StepRecord
+from winnow.spec import SchedulerSpec
 
 RUNGS = (0.125, 0.25, 0.5)
 
@@ -142,3 +152,76 @@ def sweep() -> MakeSweep:
 @pytest.fixture
 def telling_sweep() -> MakeSweep:
     return make_telling_sweep
+
+
+class Restarted:
+    """A scheduler whose driver dies now and then. All it has are the rows: trials, records,
+    outcomes and decisions, these as JSON; every new life is rebuilt from them."""
+
+    def __init__(self, spec: SchedulerSpec, deaths: random.Random, rate: float) -> None:
+        self.name = spec.name
+        self._spec, self._deaths, self._rate = spec, deaths, rate
+        self._trials: list[TrialInfo] = []
+        self._outcomes: list[tuple[str, Outcome]] = []
+        self._decisions: list[str] = []
+        self._records: list[tuple[str, Sequence[StepRecord], Sequence[Evaluation]]] = []
+        self._living: Scheduler = make_scheduler(spec, 0)
+        self.lives = 1
+
+    def _rebuild(self) -> None:
+        if self._deaths.random() >= self._rate:
+            return
+        self.lives += 1
+        new = make_scheduler(self._spec, 0)
+        for trial in self._trials:
+            new.add(trial)
+        for trial_id, outcome in self._outcomes:
+            assert new.completed(trial_id, outcome) == []
+        for row in self._decisions:
+            values: dict[str, Any] = json.loads(row)
+            action = Action(values.pop("action"))
+            new.replay(Decision(action=action, **values))
+        for trial in self._trials:
+            mine = [r for r in self._records if r[0] == trial.id]
+            steps = [s for _, many, _ in mine for s in many]
+            evaluations = [e for _, _, many in mine for e in many]
+            assert new.observe(trial.id, steps, evaluations) is None
+        self._living = new
+
+    def _stored(self, decision: Decision | None) -> Decision | None:
+        if decision is not None:
+            self._decisions.append(json.dumps(asdict(decision)))
+        return decision
+
+    def rungs(self, total_samples: int) -> tuple[int, ...]:
+        return self._living.rungs(total_samples)
+
+    def add(self, trial: TrialInfo) -> None:
+        self._trials.append(trial)
+        self._living.add(trial)
+
+    def observe(self, trial_id, steps, evaluations) -> Decision | None:
+        self._rebuild()
+        self._records.append((trial_id, steps, evaluations))
+        return self._stored(self._living.observe(trial_id, steps, evaluations))
+
+    def completed(self, trial_id: str, outcome: Outcome) -> list[Decision]:
+        self._outcomes.append((trial_id, outcome))
+        return self._living.completed(trial_id, outcome)
+
+    def next(self, waiting: int) -> Decision | None:
+        self._rebuild()
+        return self._stored(self._living.next(waiting))
+
+    def finish(self) -> list[Decision]:
+        self._rebuild()
+        return self._living.finish()
+
+    def replay(self, decision: Decision) -> None:
+        self._living.replay(decision)
+
+
+@pytest.fixture
+def restarting() -> type[Restarted]:
+    """A scheduler whose driver dies now and then: (spec, random deaths, rate)."""
+    return Restarted

@@ -14,15 +14,11 @@ from hypothesis import strategies as st
 
 from orchestrator.schedulers import (
     Action,
-    Decision,
-    Outcome,
     Scheduler,
-    TrialInfo,
     make_scheduler,
 )
 from orchestrator.schedulers.audit import coin
 from orchestrator.schedulers.simulate import Recorded, simulate
-from trainer.metrics import Evaluation, StepRecord
 from winnow.spec import SCHEDULER_FIELDS, SchedulerSpec
 
 RULES = tuple(SCHEDULER_FIELDS)
@@ -49,73 +45,6 @@ quick = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-
-
-class Restarted:
-    """A scheduler whose driver dies now and then. All it has are the rows: trials, records,
-    outcomes and decisions, these as JSON; every new life is rebuilt from them."""
-
-    def __init__(self, spec: SchedulerSpec, deaths: random.Random, rate: float) -> None:
-        self.name = spec.name
-        self._spec, self._deaths, self._rate = spec, deaths, rate
-        self._trials: list[TrialInfo] = []
-        self._outcomes: list[tuple[str, Outcome]] = []
-        self._decisions: list[str] = []
-        self._records: list[tuple[str, Sequence[StepRecord], Sequence[Evaluation]]] = []
-        self._living: Scheduler = make_scheduler(spec, 0)
-        self.lives = 1
-
-    def _rebuild(self) -> None:
-        if self._deaths.random() >= self._rate:
-            return
-        self.lives += 1
-        new = make_scheduler(self._spec, 0)
-        for trial in self._trials:
-            new.add(trial)
-        for trial_id, outcome in self._outcomes:
-            assert new.completed(trial_id, outcome) == []
-        for row in self._decisions:
-            values: dict[str, Any] = json.loads(row)
-            action = Action(values.pop("action"))
-            new.replay(Decision(action=action, **values))
-        for trial in self._trials:
-            mine = [r for r in self._records if r[0] == trial.id]
-            steps = [s for _, many, _ in mine for s in many]
-            evaluations = [e for _, _, many in mine for e in many]
-            assert new.observe(trial.id, steps, evaluations) is None
-        self._living = new
-
-    def _stored(self, decision: Decision | None) -> Decision | None:
-        if decision is not None:
-            self._decisions.append(json.dumps(asdict(decision)))
-        return decision
-
-    def rungs(self, total_samples: int) -> tuple[int, ...]:
-        return self._living.rungs(total_samples)
-
-    def add(self, trial: TrialInfo) -> None:
-        self._trials.append(trial)
-        self._living.add(trial)
-
-    def observe(self, trial_id, steps, evaluations) -> Decision | None:
-        self._rebuild()
-        self._records.append((trial_id, steps, evaluations))
-        return self._stored(self._living.observe(trial_id, steps, evaluations))
-
-    def completed(self, trial_id: str, outcome: Outcome) -> list[Decision]:
-        self._outcomes.append((trial_id, outcome))
-        return self._living.completed(trial_id, outcome)
-
-    def next(self, waiting: int) -> Decision | None:
-        self._rebuild()
-        return self._stored(self._living.next(waiting))
-
-    def finish(self) -> list[Decision]:
-        self._rebuild()
-        return self._living.finish()
-
-    def replay(self, decision: Decision) -> None:
-        self._living.replay(decision)
 
 
 def broken(recorded: Recorded, at: int) -> Recorded:
@@ -157,13 +86,13 @@ def test_every_trial_ends_once_and_one_completes(sweep, spec, trials, workers, s
     rate=st.sampled_from([0.05, 0.3]),
 )
 def test_a_restarted_driver_decides_as_if_nothing_had_happened(
-    sweep, spec, trials, workers, seed, rate
+    sweep, restarting, spec, trials, workers, seed, rate
 ) -> None:
     recorded = sweep(trials, seed=seed, scatter=0.5, batches=(8, 64), total=800)
     if spec.name == "dynamics":
         recorded[1] = broken(recorded[1], at=min(8, len(recorded[1].steps) - 2))
     whole = play(spec, make_scheduler(spec, 0), recorded, workers)
-    restarted = Restarted(spec, random.Random(seed), rate)
+    restarted = restarting(spec, random.Random(seed), rate)
     cut = play(spec, restarted, recorded, workers)
     assert cut.decisions == whole.decisions
     assert {i: (t.state, t.at) for i, t in cut.trials.items()} == {
@@ -171,11 +100,11 @@ def test_a_restarted_driver_decides_as_if_nothing_had_happened(
     }
 
 
-def test_a_restart_keeps_what_the_first_rung_has_learned(telling_sweep) -> None:
+def test_a_restart_keeps_what_the_first_rung_has_learned(telling_sweep, restarting) -> None:
     spec = SchedulerSpec()
     recorded = telling_sweep(32, 1)
     whole = simulate(make_scheduler(spec, 0), recorded, workers=2, batch_seconds=0.2)
-    restarted = Restarted(spec, random.Random(0), rate=0.05)
+    restarted = restarting(spec, random.Random(0), rate=0.05)
     cut = simulate(restarted, recorded, workers=2, batch_seconds=0.2)
     assert restarted.lives > 5
     assert any(d.rule == "first-rung" and d.action is Action.PAUSE for d in whole.decisions)
