@@ -225,8 +225,9 @@ def _cost(trials: Sequence[StoredTrial], played: SimulatedSweep, fates: dict[str
     return _Cost(
         samples=sum(played.trials[t.id].samples for t in known),
         samples_full=sum(_full_samples(t) for t in known),
-        seconds=math.fsum(played.trials[t.id].seconds for t in known),
-        seconds_full=math.fsum(_full_seconds(t) for t in known),
+        # To the microsecond: added up in another order, equal times are not quite equal.
+        seconds=round(math.fsum(played.trials[t.id].seconds for t in known), 6),
+        seconds_full=round(math.fsum(_full_seconds(t) for t in known), 6),
         seconds_unknown=math.fsum(_full_seconds(t) for t in trials if fates[t.id] == "unknown"),
     )
 
