@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.early.frontier import RANDOM, hull
 
 COLOURS = {
@@ -87,8 +89,12 @@ def draw_calibration(results: Mapping[str, Mapping[str, Any]], path: Path) -> No
 
 
 def _save(figure: Any, path: Path) -> None:
+    """As a PNG of few colours: it lives in the repository."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(64).save(path, optimize=True)
