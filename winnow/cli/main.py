@@ -19,6 +19,7 @@ from winnow.cli.recipes import app as recipes_app
 from winnow.cli.tables import (
     decisions_table,
     facts_line,
+    further_of,
     metric_of,
     sweeps_table,
     trials_table,
@@ -160,6 +161,7 @@ def list_sweeps(as_json: AsJson = False) -> None:
 @app.command()
 def show(sweep: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep: its trials, best first, and what the scheduler decided about them."""
+    from winnow.cli.account import account
     from winnow.cli.report import report
     from winnow.cli.view import in_order
 
@@ -179,13 +181,21 @@ def show(sweep: SweepId, as_json: AsJson = False) -> None:
         out.print(line, style="dim", highlight=False)
     competing = in_order((t for t in trials if t.kind == "search"), found)
     if competing:
-        out.print("", trials_table(competing, metric=metric_of(found)), sep="\n")
+        table = trials_table(
+            competing,
+            metric=metric_of(found),
+            further=further_of(found),
+            front=found.summary.front,
+        )
+        out.print("", table, sep="\n")
         if not found.state.ended:
             out.print(f"\n`winnow stop {found.id}-NUMBER` ends one", style="dim", highlight=False)
     if decisions:
         out.print("", decisions_table(decisions), sep="\n")
     if found.state.ended:
         out.print(report(found, trials), crop=False)
+    elif (said := account(found.scheduler_summary)) is not None:
+        out.print("", said, sep="\n")
 
 
 @app.command()

@@ -9,8 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from winnow.cli.account import account
 from winnow.cli.tables import (
     duration,
+    further_of,
     metric_name,
     metric_of,
     metric_value,
@@ -25,6 +27,13 @@ CODES = {
     "diverged": "diverged",
     "dynamics": "fell behind on held-out loss or training dynamics",
     "asha": "fell behind on held-out loss",
+    "hyperband": "fell behind on held-out loss in their bracket",
+    "median": "fell behind the median of held-out loss",
+    "wilcoxon": "were worse than the best on held-out loss",
+    "pareto": "fell behind in every objective",
+    "one-epoch": "were not among the best of the first part",
+    "rate-batch-curve": "fell behind the curve of rate and batch size",
+    "random": "were left out at random",
     "paper-sign": "left out by the paper's rule",
     "oom": "ran out of memory",
     "user": "stopped by a user",
@@ -48,7 +57,12 @@ def report(sweep: Sweep, trials: list[Trial], dashboard: str | None = None) -> R
             )
         )
     parts.append(_best(sweep, best) if best else Text("No trial finished.", style="bold"))
+    front = [t for i in sweep.summary.front for t in competing if t.id == i]
+    if front:
+        parts += [Text(), _front(sweep, front)]
     parts += [Text(), _stopped(competing), Text(), _cost(sweep, competing)]
+    if (said := account(sweep.scheduler_summary)) is not None:
+        parts += [Text(), said]
     if dashboard:
         parts.append(_whole("Dashboard", dashboard))
     return Group(*parts)
@@ -75,6 +89,25 @@ def _best(sweep: Sweep, best: Trial) -> RenderableType:
         _whole("Checkpoint", best.checkpoint),
         Text("             transformers.AutoModelForCausalLM.from_pretrained(…) opens it", "dim"),
     )
+
+
+def _front(sweep: Sweep, front: list[Trial]) -> RenderableType:
+    """The trials that no other beats in all objectives, and what each reached."""
+    names = [metric_of(sweep), *further_of(sweep)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("trial", *map(metric_name, names)):
+        table.add_column(name, justify="right")
+    for trial in front:
+        figures = (trial.value, *(trial.also.get(name) for name in names[1:]))
+        shown = (metric_value(f, n) for f, n in zip(figures, names, strict=True))
+        table.add_row(str(trial.number), *shown)
+    several = len(front) > 1
+    title = (
+        f"{len(front)} trials that no other beats in everything"
+        if several
+        else ("One trial beats all others in everything")
+    )
+    return Group(Text(title, style="bold"), table)
 
 
 def _benchmarks(summary: SweepSummary) -> Iterator[tuple[str, Text]]:

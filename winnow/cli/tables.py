@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,12 +51,16 @@ def sweeps_table(sweeps: Iterable[Sweep]) -> Table:
 
 
 def trials_table(
-    trials: Iterable[Trial], names: list[str] | None = None, metric: str | None = None
+    trials: Iterable[Trial],
+    names: list[str] | None = None,
+    metric: str | None = None,
+    further: Sequence[str] = (),
+    front: Collection[str] = (),
 ) -> Table:
     """Trials in the order given. `names`: the parameters to show; all that occur, if None.
 
     `metric`: what they are judged by; it gets a column if held-out loss and exact match, which
-    always have one, are not it.
+    always have one, are not it. So do the `further` objectives; trials on the `front` get a mark.
     """
     trials = list(trials)
     judged = metric not in (None, "eval/loss", "eval/exact_match")
@@ -71,6 +75,10 @@ def trials_table(
         table.add_column(name, justify="right")
     if judged:
         table.add_column(metric_name(str(metric)), justify="right")
+    for name in further:
+        table.add_column(metric_name(name), justify="right")
+    if front:
+        table.add_column("front")
     table.add_column("why", overflow="ellipsis", no_wrap=True)
     for trial in trials:
         _add(
@@ -84,6 +92,8 @@ def trials_table(
             number(trial.eval_loss),
             percent(trial.exact_match),
             *([metric_value(trial.value, str(metric))] if judged else []),
+            *(metric_value(trial.also.get(name), name) for name in further),
+            *([Text("●" if trial.id in front else "", "green")] if front else []),
             trial.reason or "",
         )
     return table
@@ -130,6 +140,12 @@ def scores(value: Scores | None) -> str:
 def metric_of(sweep: Sweep) -> str:
     """What a sweep's trials are judged by."""
     return str((sweep.spec.get("objective") or {}).get("metric") or "eval/loss")
+
+
+def further_of(sweep: Sweep) -> list[str]:
+    """The metrics that matter beside that."""
+    also = (sweep.spec.get("objective") or {}).get("also") or []
+    return [str(further["metric"]) for further in also]
 
 
 def metric_name(metric: str) -> str:

@@ -6,6 +6,7 @@ import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from winnow.cli.live import screen
@@ -246,3 +247,66 @@ def test_the_report_tells_benchmarks_and_retention_before_and_after() -> None:
     assert "mmlu/acc 25.0 % → 50.0 %" in lines
     assert "mt_bench/score not measured → 6.8" in lines
     assert not any("stderr" in line for line in lines)
+
+
+def test_the_report_shows_the_trials_that_no_other_beats_in_everything() -> None:
+    final = sweep("COMPLETED", best_trial="s-1", front=["s-1", "s-0"])
+    objective = {"metric": "eval/loss", "also": [{"metric": "judge/score", "mode": "max"}]}
+    final = final.model_copy(update={"spec": {"objective": objective}})
+    trials = [
+        trial(0, "COMPLETED", value=2.0, also={"judge/score": 7.5}),
+        trial(1, "COMPLETED", value=1.5, also={"judge/score": 6.0}),
+        trial(2, "COMPLETED", value=3.0, also={"judge/score": 5.0}),
+    ]
+    lines = [" ".join(line.split()) for line in text_of(report(final, trials)).splitlines()]
+    assert "2 trials that no other beats in everything" in lines
+    at = lines.index("trial held-out loss judge score")
+    assert lines[at + 1 : at + 3] == ["1 1.5 6", "0 2 7.5"]
+    table = text_of(trials_table(trials, further=["judge/score"], front=final.summary.front), 160)
+    assert [line.count("●") for line in table.splitlines()] == [0, 1, 1, 0]
+
+
+ACCOUNT = {
+    "scheduler": "dynamics",
+    "announced_risk": 0.05,
+    "risk_taken": 0.012,
+    "weights": {"held_out": 1.0, "norm_and_loss": 0.21, "interval": [0.05, 0.4]},
+    "audit": {
+        "audited_stops": 12,
+        "needed": 8,
+        "false_stops": 1,
+        "rate": 1 / 12,
+        "interval": [0.02, 0.3],
+    },
+    "guard": {"state": "fired", "p": 0.4, "text": "early ranks do not tell the end"},
+    "paper_sign": {"agrees": None, "partial": 0.12, "interval": [-0.2, 0.4], "text": "unsure"},
+    "transfer": {"sweeps": 3, "weight": 0.4},
+}
+
+
+def test_the_report_ends_with_what_the_scheduler_says_of_its_evidence() -> None:
+    final = sweep("COMPLETED").model_copy(update={"scheduler_summary": ACCOUNT})
+    lines = [" ".join(line.split()) for line in text_of(report(final, []), 200).splitlines()]
+    assert lines[lines.index("Early decisions") + 1 :] == [
+        "Risk 5.0 % announced, 1.2 % taken (of losing the best)",
+        "Norm and loss weight 0.21 (0.05 to 0.4), beside held-out loss with 1",
+        "Audit 1 of 12 audited stops would have lost the best: 8.3 % (2.0 % to 30.0 %)",
+        "Guard fired: early ranks do not tell the end",
+        "Paper's sign unsure (partial correlation 0.12, -0.2 to 0.4)",
+        "Transfer started from 3 earlier sweeps, with weight 0.4",
+    ]
+
+
+def test_too_few_audits_are_said_to_be_too_few() -> None:
+    audit = {"audited_stops": 2, "needed": 8, "note": "not enough audits (2)"}
+    final = sweep("COMPLETED").model_copy(update={"scheduler_summary": {"audit": audit}})
+    assert "not enough audits (2); a rate takes 8" in text_of(report(final, []), 200)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, {}, {"scheduler": "asha"}, {"guard": None, "weights": [], "audit": {"rate": "?"}}],
+)
+def test_a_scheduler_that_says_nothing_leaves_no_heading(said: Any) -> None:
+    final = sweep("COMPLETED").model_copy(update={"scheduler_summary": said})
+    assert "Early decisions" not in text_of(report(final, []))
