@@ -102,6 +102,12 @@ def underfit(sweep: Sweep, bases: Mapping[str, float]) -> set[str]:
 
 def _early(trial: Trial, samples: float, every: bool) -> tuple[float, float] | None:
     """(mean log norm, mean loss) of the steps that end within `samples`, without warmup."""
+    if (samples, every) not in trial.early:
+        trial.early[samples, every] = _early_of(trial, samples, every)
+    return trial.early[samples, every]
+
+
+def _early_of(trial: Trial, samples: float, every: bool) -> tuple[float, float] | None:
     steps = [s for s in trial.steps if s.samples <= samples + 1e-9]
     if not every:
         found = early_features(steps)

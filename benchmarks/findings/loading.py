@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 
 from benchmarks.recording.grid import SEEDS, SWEEPS
 from benchmarks.recording.sources import ROOT, sources
-from trainer.metrics import StepRecord
+from trainer.metrics import StepRecord, finite
 
 OUTCOMES = ("loss", "exact_match", "retention")
 """What a run is judged by. All are turned so that higher is better."""
 WORST = -math.inf
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Trial:
     held_out: dict[int, float]
     outcomes: dict[tuple[str, str], float]
     failed: bool
+    early: dict[tuple[float, bool], tuple[float, float] | None] = field(
+        default_factory=dict[tuple[float, bool], "tuple[float, float] | None"],
+        repr=False,
+        compare=False,
+    )
+    """Early features that were computed already, see `features`."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +75,12 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One base model, data set and parameterisation."""
+    """One base model, data set and parameterisation. `budget` is in samples."""
 
     name: str
     family: str
-    method: str
     budget: int
     configurations: tuple[Configuration, ...]
-    general: float = math.nan
-    """The base model's general loss."""
     batches: tuple[int, ...] = field(init=False)
     rates: tuple[float, ...] = field(init=False)
 
@@ -109,24 +113,27 @@ def load(curves: Path) -> Loaded:
                 f"{curves / name}.parquet is missing; make it with `python -m benchmarks.recording "
                 f"export --out {curves}`"
             )
-    runs = pd.read_parquet(curves / "runs.parquet")
-    points = dict(iter(pd.read_parquet(curves / "points.parquet").groupby("run", observed=True)))
-    evaluations = dict(
-        iter(pd.read_parquet(curves / "evaluations.parquet").groupby("run", observed=True))
-    )
+    runs = _grouped(curves / "runs.parquet", "workload")
+    points = _grouped(curves / "points.parquet", "run")
+    evaluations = _grouped(curves / "evaluations.parquet", "run")
     planned = _planned()
     sweeps: list[Sweep] = []
     incomplete: dict[str, str] = {}
-    there: dict[Any, pd.DataFrame] = dict(iter(runs.groupby("workload", sort=False)))
-    for name in [*planned, *(n for n in there if n not in planned)]:
-        rows = there.get(name)
-        expected = planned.get(name)
-        if rows is None or (expected is not None and len(rows) < expected):
-            there_are = "not there" if rows is None else f"{len(rows)} of {expected} runs"
-            incomplete[name] = there_are
+    for name in [*planned, *(n for n in runs if n not in planned)]:
+        rows = runs.get(name, [])
+        if len(rows) < planned.get(name, 0):
+            incomplete[name] = f"{len(rows)} of {planned[name]} runs" if rows else "not there"
             continue
         sweeps.append(_sweep(name, rows, points, evaluations))
     return Loaded(sweeps, incomplete)
+
+
+def _grouped(path: Path, column: str) -> dict[str, list[Row]]:
+    """The rows of a file by one column, in the order in which they come."""
+    groups: dict[str, list[Row]] = {}
+    for row in pq.read_table(path).to_pylist():
+        groups.setdefault(row[column], []).append(row)
+    return groups
 
 
 def _planned() -> dict[str, int]:
@@ -137,106 +144,76 @@ def _planned() -> dict[str, int]:
 
 def _sweep(
     name: str,
-    rows: pd.DataFrame,
-    points: dict[Any, pd.DataFrame],
-    evaluations: dict[Any, pd.DataFrame],
+    rows: list[Row],
+    points: dict[str, list[Row]],
+    evaluations: dict[str, list[Row]],
 ) -> Sweep:
+    by_config: dict[str, list[Row]] = {}
+    for row in rows:
+        by_config.setdefault(row["config"], []).append(row)
     configurations: list[Configuration] = []
-    general: list[float] = []
-    for config, group in rows.groupby("config", sort=False):
-        hparams = json.loads(group.hparams.iloc[0])
-        trials: list[Trial] = []
-        for run in cast("Iterable[Any]", group.sort_values("study").itertuples()):
-            found = evaluations.get(run.run)
-            start = _start(found)
-            general.append(start)
-            trials.append(_trial(run, points.get(run.run), found, start))
+    for config, group in by_config.items():
+        hparams = json.loads(group[0]["hparams"])
         configurations.append(
             Configuration(
-                str(config),
+                config,
                 float(hparams["learning_rate"]),
                 int(hparams["effective_batch_size"]),
                 str(hparams["schedule"]),
                 float(hparams["warmup_ratio"]),
                 str(hparams["strategy"]),
-                tuple(trials),
+                tuple(
+                    _trial(run, points.get(run["run"], []), evaluations.get(run["run"], []))
+                    for run in sorted(group, key=lambda r: r["study"])
+                ),
             )
         )
-    first = rows.iloc[0]
-    return Sweep(
-        name,
-        str(first.family),
-        str(json.loads(first.hparams)["method"]),
-        int(first.budget),
-        tuple(configurations),
-        float(np.nanmean(general)),
+    return Sweep(name, rows[0]["family"], rows[0]["budget"], tuple(configurations))
+
+
+def _trial(run: Row, points: list[Row], evaluations: list[Row]) -> Trial:
+    steps = tuple(
+        StepRecord(
+            step=r["step"],
+            samples=r["samples"],
+            tokens=0,
+            loss=finite(r["loss"]),
+            grad_norm=finite(r["grad_norm"]),
+            learning_rate=r["learning_rate"],
+            seconds=r["seconds"],
+            memory=0,
+            batch_samples=0,
+        )
+        for r in points
+        if not math.isnan(r["learning_rate"])
     )
+    held_out = {r["samples"]: r["metric"] for r in points if math.isnan(r["learning_rate"])}
 
+    def mean(split: str, column: str, at: int | None = None) -> float:
+        """Over the sets of a split, by tokens or by answers, at the end unless told; NaN if one
+        is missing."""
+        found = [
+            (e[column], e["generated" if column == "exact_match" else "tokens"])
+            for e in evaluations
+            if e["split"] == split
+            and (e["samples"] >= run["budget"] if at is None else e["samples"] == at)
+        ]
+        weight = sum(n for _, n in found)
+        return sum(v * n for v, n in found) / weight if weight else math.nan
 
-def _trial(
-    run: Any, points: pd.DataFrame | None, evaluations: pd.DataFrame | None, start: float
-) -> Trial:
-    steps: tuple[StepRecord, ...] = ()
-    held_out: dict[int, float] = {}
-    if points is not None:
-        taken = points[points.learning_rate.notna()]
-        steps = tuple(
-            StepRecord(
-                step=int(r.step),
-                samples=int(r.samples),
-                tokens=0,
-                loss=_finite(r.loss),
-                grad_norm=_finite(r.grad_norm),
-                learning_rate=float(r.learning_rate),
-                seconds=float(r.seconds),
-                memory=0,
-                batch_samples=0,
-            )
-            for r in cast("Iterable[Any]", taken.itertuples())
-        )
-        measured = points[points.learning_rate.isna()]
-        held_out = dict(
-            zip(measured.samples.astype(int), measured.metric.astype(float), strict=True)
-        )
     outcomes = {
-        (name, split): _final(evaluations, run.budget, split, column)
-        for name, column in (("loss", "loss"), ("exact_match", "exact_match"))
-        for split in ("eval", "test")
+        **{("loss", split): -mean(split, "loss") for split in ("eval", "test")},
+        **{("exact_match", split): mean(split, "exact_match") for split in ("eval", "test")},
+        ("retention", "general"): mean("general", "loss", at=0) - mean("general", "loss"),
     }
-    end = _final(evaluations, run.budget, "general", "loss")
-    outcomes = {k: -v if k[0] == "loss" else v for k, v in outcomes.items()}
-    outcomes["retention", "general"] = start - end
-    failed = run.status != "completed" or not math.isfinite(outcomes["loss", "eval"])
+    failed = run["status"] != "completed" or not math.isfinite(outcomes["loss", "eval"])
     return Trial(
-        int(run.study),
+        run["study"],
         steps,
         held_out,
         {k: WORST if failed or not math.isfinite(v) else v for k, v in outcomes.items()},
         failed,
     )
-
-
-def _final(evaluations: pd.DataFrame | None, budget: int, split: str, column: str) -> float:
-    """Mean over the sets of a split at the end, by tokens or by answers; NaN if one is missing."""
-    if evaluations is None:
-        return math.nan
-    rows = evaluations[(evaluations.split == split) & (evaluations.samples >= budget)]
-    weights = rows.generated if column == "exact_match" else rows.tokens
-    if not len(rows) or not weights.sum():
-        return math.nan
-    return float((rows[column] * weights).sum(skipna=False) / weights.sum())
-
-
-def _start(evaluations: pd.DataFrame | None) -> float:
-    """General loss of the model as it was given."""
-    if evaluations is None:
-        return math.nan
-    rows = evaluations[(evaluations.split == "general") & (evaluations.samples == 0)]
-    return float((rows.loss * rows.tokens).sum() / rows.tokens.sum()) if len(rows) else math.nan
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def seed_deviation(

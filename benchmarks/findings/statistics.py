@@ -172,7 +172,7 @@ class Equivalence:
     p: float
 
 
-def equivalence(differences: Sequence[float], margin: float) -> Equivalence | None:
+def equivalence(differences: Sequence[float] | np.ndarray, margin: float) -> Equivalence | None:
     """Whether the mean of paired differences lies within ±margin; None for fewer than 2 pairs."""
     d = np.asarray(differences, dtype=float)
     n = len(d)
@@ -199,7 +199,7 @@ class Shift:
     p: float
 
 
-def shift(differences: Sequence[float]) -> Shift | None:
+def shift(differences: Sequence[float] | np.ndarray) -> Shift | None:
     """None for fewer than 6 pairs, with which nothing can be significant at 0.05."""
     d = np.asarray(differences, dtype=float)
     n = len(d)
@@ -311,4 +311,10 @@ def _bootstrapped(blocks: Sequence[Block]) -> np.ndarray:
         at = draw.integers(0, len(block), (BOOTSTRAPS, len(block)))
         z = block.z[at]
         drawn.append(_pearson(_freed(_ranks(block.x[at]), z), _freed(_ranks(block.y[at]), z)))
-    return np.nanmean(drawn, axis=0)
+    values = np.array(drawn)
+    there = ~np.isnan(values)
+    count = there.sum(axis=0)
+    # A draw that no block has a correlation in says nothing.
+    return np.where(
+        count > 0, np.where(there, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan
+    )
