@@ -40,6 +40,8 @@ export interface Study {
   plans: Plan[];
   stopped: Map<string, number>;
   canceledAt: number | null;
+  /** Whether it has a second objective. */
+  several: boolean;
 }
 
 export function makeStudy(id: string, name: string, planned: number, at: number, speed: number): Study {
@@ -55,7 +57,7 @@ export function makeStudy(id: string, name: string, planned: number, at: number,
   }
   const length = Math.max(...plans.map((p) => p.from + p.until / PACE)) + 1;
   const startedAt = Date.now() - ((at >= 1 ? length * 1.2 : at * length) / speed) * 1000;
-  return { id, name, startedAt, speed, length, planned, plans, stopped: new Map(), canceledAt: null };
+  return { id, name, startedAt, speed, length, planned, plans, stopped: new Map(), canceledAt: null, several: at >= 1 };
 }
 
 export function snapshot(study: Study, now: number) {
@@ -127,6 +129,7 @@ export function snapshot(study: Study, now: number) {
       eval_loss: lastHeldOut,
       exact_match: exact,
       value: exact === null ? null : lastHeldOut,
+      also: exact === null || !study.several ? {} : { "general/loss": 2.1 + 0.2 * Math.log10(plan.rate / 1e-5) },
       seconds: samples / PACE,
       checkpoint: exact === null ? null : `.winnow/sweeps/${study.id}/trials/${plan.number}/model`,
       created_at: time(study, plan.from),
@@ -153,7 +156,11 @@ function summarise(study: Study, trials: Trial[], clock: number, over: boolean):
       recipe: "lab",
       scheduler: { name: "dynamics", mode: "act" },
       search: { sampler: "tpe", trials: study.planned },
-      objective: { metric: "eval/loss", mode: "min" },
+      objective: {
+        metric: "eval/loss",
+        mode: "min",
+        also: study.several ? [{ metric: "general/loss", mode: "min" }] : [],
+      },
     },
     summary: {
       trials: trials.length,
@@ -164,6 +171,7 @@ function summarise(study: Study, trials: Trial[], clock: number, over: boolean):
       seconds: Math.min(clock, study.length),
       best_trial: best?.id ?? null,
       best_value: best?.value ?? null,
+      front: study.several ? front(trials) : [],
       baseline: { eval: { loss: 3.412, exact_match: 0.031 } },
       winner: best
         ? {
@@ -172,9 +180,44 @@ function summarise(study: Study, trials: Trial[], clock: number, over: boolean):
           }
         : {},
     },
+    scheduler_summary: account(trials, over),
     created_at: time(study, -3),
     started_at: time(study, 0),
     ended_at: over ? time(study, Math.min(clock, study.length)) : null,
+  };
+}
+
+function front(trials: readonly Trial[]): string[] {
+  const done = trials.filter((t) => t.value !== null);
+  const beats = (a: Trial, b: Trial) => a.value! < b.value! && a.also!["general/loss"]! < b.also!["general/loss"]!;
+  return done.filter((t) => !done.some((other) => beats(other, t))).map((t) => t.id);
+}
+
+/** What the scheduler would say of its evidence; nothing before the first trials have ended. */
+function account(trials: readonly Trial[], over: boolean): Record<string, unknown> | null {
+  const ended = trials.filter((t) => t.ended_at !== null).length;
+  if (ended < 2) return null;
+  return {
+    scheduler: "dynamics",
+    audit: over
+      ? { audited_stops: 9, needed: 8, false_stops: 1, rate: 0.111, interval: [0.04, 0.34] }
+      : { audited_stops: Math.min(3, ended - 2), needed: 8, note: "not enough audits" },
+    weights: { held_out: 1, norm_and_loss: 0.23, interval: [0.08, 0.41], first_rung_quality: 0.2 },
+    announced_risk: 0.05,
+    risk_taken: Math.min(0.038, 0.004 * ended),
+    persistence: { mean: 0.81, interval: [0.56, 0.95] },
+    guard: { state: "open", text: "", p: null, pairs: ended, hopeless: 0.001 },
+    paper_sign: over
+      ? {
+          agrees: null,
+          partial: 0.14,
+          interval: [-0.22, 0.46],
+          trials: ended,
+          text: "beyond rate and batch size, low norm and high loss say nothing certain here",
+        }
+      : { agrees: null, trials: ended, text: `not enough trials yet (${ended})` },
+    transfer: over ? { sweeps: 3, weight: 0.42 } : { sweeps: 0, weight: 0 },
+    saved: { samples: 20_000, share: 0.4, seconds: 160 },
   };
 }
 

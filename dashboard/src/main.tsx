@@ -8,6 +8,7 @@ import "./styles/pages.css";
 import "./styles/panels.css";
 import "./styles/trial.css";
 import "./styles/sweep.css";
+import "./styles/early.css";
 
 adoptTokenFromAddress();
 

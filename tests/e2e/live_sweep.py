@@ -34,9 +34,9 @@ def spec(name: str) -> dict[str, Any]:
 class LiveSweep:
     """Holds the lease of a sweep and reports for its trials."""
 
-    def __init__(self, store: Store, name: str = "demo", planned: int = 4) -> None:
+    def __init__(self, store: Store, name: str = "demo", planned: int = 4, **changes: Any) -> None:
         self.store = store
-        self.id = store.create_sweep(spec(name), planned, name).id
+        self.id = store.create_sweep(spec(name) | changes, planned, name).id
         lease = store.acquire_lease(self.id, "test", 600)
         assert lease is not None
         self.lease = lease
@@ -133,15 +133,26 @@ class LiveSweep:
         reason: str | None = None,
         message: str | None = None,
         value: float | None = None,
+        also: dict[str, float | None] | None = None,
     ) -> None:
         attempt = self._attempts[trial]
-        self.store.end_attempt(self.lease, trial, attempt, state, reason, message, value)
+        self.store.end_attempt(self.lease, trial, attempt, state, reason, message, value, also)
 
-    def complete(self, trial: str, loss: float, exact_match: float) -> None:
+    def complete(
+        self,
+        trial: str,
+        loss: float,
+        exact_match: float,
+        also: dict[str, float | None] | None = None,
+    ) -> None:
         """Train to the end, measure, finish."""
         self.train(trial, TOTAL_STEPS - self._steps[trial], loss)
         self.evaluate(trial, loss, exact_match)
-        self.end(trial, TrialState.COMPLETED, value=loss)
+        self.end(trial, TrialState.COMPLETED, value=loss, also=also)
+
+    def account(self, summary: dict[str, Any]) -> None:
+        """What the scheduler says of its evidence."""
+        self.store.keep_scheduler_summary(self.lease, summary)
 
     def stop(self, trial: str, reason: str) -> None:
         """The scheduler ends the trial."""

@@ -5,13 +5,14 @@ import { api } from "../api/client";
 import type { Trial } from "../api/types";
 import * as format from "../format";
 import { rateScale, type ColourBy } from "../charts/colour";
-import { ended, goal, progress, sweepEnded } from "../state/derive";
+import { ended, further, goal, progress, sweepEnded } from "../state/derive";
 import { orderTrials, parseSort } from "../state/order";
 import type { SweepView } from "../state/sweep";
 import { setQuery, useAddress } from "../state/url";
 import { useSweep } from "../state/useSweep";
 import { Charts } from "../sweep/Charts";
 import { Decisions, parseFilter } from "../sweep/Decisions";
+import { EarlyDecisions } from "../sweep/EarlyDecisions";
 import { Leaderboard } from "../sweep/Leaderboard";
 import { Summary } from "../sweep/Summary";
 import { TrialDrawer } from "../sweep/TrialDrawer";
@@ -20,6 +21,8 @@ import { Icon } from "../ui/Icon";
 import { Link } from "../ui/Link";
 import { useTheme } from "../ui/theme";
 import { useNow } from "../ui/useNow";
+
+const NO_FRONT: readonly string[] = [];
 
 export interface SweepPageProps {
   id: string;
@@ -42,6 +45,7 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
   const { sweep } = view;
   const trials = useMemo(() => [...view.trials.values()].filter((t) => t.kind === "search"), [view.trials]);
   const by = useMemo(() => goal(sweep), [sweep]);
+  const others = useMemo(() => further(sweep), [sweep]);
   const sort = useMemo(() => parseSort(query.get("sort")), [query.get("sort")]);
   const ordered = useMemo(() => orderTrials(trials, sort, by), [trials, sort, by]);
   const scale = useMemo(() => rateScale(trials, theme), [trials, theme]);
@@ -128,13 +132,18 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
             selected={selected?.id ?? null}
             hovered={hovered}
             best={sweep.summary.best_trial}
+            front={sweep.summary.front ?? NO_FRONT}
+            further={others}
             asked={asked}
             canStop={!sweepEnded(sweep)}
             onHover={setHovered}
             onSelect={select}
             onStop={askStop}
           />
-          <Decisions decisions={view.decisions} filter={parseFilter(query.get("decisions"))} onHover={setHovered} onPick={selectId} />
+          <div className="side">
+            <EarlyDecisions sweep={sweep} />
+            <Decisions decisions={view.decisions} filter={parseFilter(query.get("decisions"))} onHover={setHovered} onPick={selectId} />
+          </div>
         </div>
         {selected ? (
           <TrialDrawer

@@ -75,6 +75,12 @@ export function goal(sweep: Sweep | null): Goal {
   return { metric, name: metricName(metric), better: (a, b) => (higher ? b - a : a - b) };
 }
 
+/** The metrics that matter beside that, as the sweep names them. */
+export function further(sweep: Sweep | null): readonly string[] {
+  const { also } = (sweep?.spec.objective ?? {}) as { also?: { metric: string }[] };
+  return (also ?? []).map((one) => one.metric);
+}
+
 /** Whether held-out loss or exact match, which have places of their own, decide. */
 export function isHeldOut(by: Goal): boolean {
   return by.metric === "eval/loss" || by.metric === "eval/exact_match";

@@ -4,7 +4,7 @@ import { memo, useEffect, useRef, type KeyboardEvent } from "react";
 import type { Trial } from "../api/types";
 import * as format from "../format";
 import { trialColour, type ColourBy, type RateScale, type Theme } from "../charts/colour";
-import { fraction } from "../state/derive";
+import { fraction, metricName } from "../state/derive";
 import { numberParam, printSort, type Sort, type SortKey } from "../state/order";
 import { setQuery } from "../state/url";
 import { TrialBadge } from "../ui/Badge";
@@ -20,6 +20,10 @@ export interface LeaderboardProps {
   selected: string | null;
   hovered: string | null;
   best: string | null;
+  /** With several objectives: the completed trials that no other beats in all of them. */
+  front: readonly string[];
+  /** The metrics beside the one that the winner is chosen by. */
+  further: readonly string[];
   asked: ReadonlySet<string>;
   canStop: boolean;
   onHover(trialId: string | null): void;
@@ -74,6 +78,7 @@ export function Leaderboard(props: LeaderboardProps) {
       <div className="panel-head">
         <h2>Leaderboard</h2>
         <span className="faint">{trials.length} {trials.length === 1 ? "trial" : "trials"}</span>
+        {props.front.length ? <span className="faint">{props.front.length} on the front</span> : null}
         {sort.key === "score" ? (
           <span className="faint">best first</span>
         ) : (
@@ -92,6 +97,11 @@ export function Leaderboard(props: LeaderboardProps) {
                 {COLUMNS.filter((c) => c.key !== "schedule" || withSchedule).map((column) => (
                   <Header key={column.key} column={column} sort={sort} />
                 ))}
+                {props.further.map((metric) => (
+                  <th key={metric} className="num" title={`${format.title(metricName(metric))}, measured at a trial’s end`}>
+                    {format.title(metricName(metric))}
+                  </th>
+                ))}
                 <th className="action-cell"><span className="sr-only">Stop</span></th>
               </tr>
             </thead>
@@ -104,6 +114,8 @@ export function Leaderboard(props: LeaderboardProps) {
                   selected={trial.id === selected}
                   hovered={trial.id === props.hovered}
                   isBest={trial.id === props.best}
+                  onFront={props.front.includes(trial.id)}
+                  further={props.further}
                   tabStop={selected ? trial.id === selected : index === 0}
                   asked={props.asked.has(trial.id)}
                   canStop={props.canStop}
@@ -154,6 +166,8 @@ interface RowProps {
   selected: boolean;
   hovered: boolean;
   isBest: boolean;
+  onFront: boolean;
+  further: readonly string[];
   tabStop: boolean;
   withSchedule: boolean;
   asked: boolean;
@@ -181,6 +195,9 @@ const Row = memo(function Row(props: RowProps) {
         <span className="swatch" style={{ background: props.colour }} />
         {trial.number}
         {props.isBest ? <span className="best-tag">best</span> : null}
+        {props.onFront && !props.isBest ? (
+          <span className="front-tag" title="On the front: no trial is better in all objectives">front</span>
+        ) : null}
       </td>
       <td className="num">{format.rate(numberParam(trial, "learning_rate"))}</td>
       <td className="num">{format.count(numberParam(trial, "effective_batch_size"))}</td>
@@ -205,6 +222,9 @@ const Row = memo(function Row(props: RowProps) {
       <td className="num">{format.loss(trial.grad_norm)}</td>
       <td className="num strong">{format.loss(trial.eval_loss)}</td>
       <td className="num">{format.percent(trial.exact_match)}</td>
+      {props.further.map((metric) => (
+        <td key={metric} className="num">{format.figure(trial.also?.[metric], metric)}</td>
+      ))}
       <td className="action-cell">
         {stoppable ? (
           <button
