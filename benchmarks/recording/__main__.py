@@ -35,9 +35,9 @@ def main() -> None:
         if unknown:
             parser.error(f"no sweep is called {unknown[0]}; there are {', '.join(named)}")
         from_source = sources(args.folder)
-        for name in args.sweep or named:
-            sweep = named[name]
-            record(plan(sweep, from_source[sweep.source]), args.folder, args.threads)
+        sweeps = [named[name] for name in args.sweep or named]
+        runs = (run for sweep in sweeps for run in plan(sweep, from_source[sweep.source]))
+        record(runs, args.folder, args.threads)
     else:
         from benchmarks.recording.export import export
 
