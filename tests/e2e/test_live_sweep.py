@@ -83,7 +83,7 @@ def test_a_stopped_trial_shows_its_reason_as_it_happens(
     sweep.decide(trial, Action.STOP, "held-out loss 2.625 ranks 6 of 7", evidence=evidence)
     sweep.end(trial, TrialState.PRUNED, "dynamics", "held-out loss 2.625 ranks 6 of 7")
 
-    decisions = page.get_by_role("region", name="Decisions")
+    decisions = page.get_by_role("region", name="Decisions", exact=True)
     expect(decisions).to_contain_text("Trial 1 stopped")
     expect(decisions).to_contain_text("Held-out loss 2.625 ranks 6 of 7.")
     expect(row(page, 1)).to_contain_text("Stopped")
@@ -103,7 +103,7 @@ def test_decisions_can_be_filtered_by_what_was_decided(
     sweep.decide(first, Action.CONTINUE, "it may go on")
     sweep.diverge(second, "its loss was not finite at step 3")
     open_sweep(server, sweep, page)
-    decisions = page.get_by_role("region", name="Decisions")
+    decisions = page.get_by_role("region", name="Decisions", exact=True)
     expect(decisions).to_contain_text("It may go on.")
     decisions.get_by_role("button", name="Stop 1").click()
     expect(decisions).not_to_contain_text("It may go on.")
