@@ -3,11 +3,13 @@
 As Optuna's WilcoxonPruner: Wilcoxon's signed-rank test of paired results, one-sided. Effective
 batches are exact, so trials with one order of samples have met the same samples at any sample
 count, whatever their batch sizes: their training losses over the same stretch of samples are a
-pair. Stretches are the steps of whichever trial has the larger batches, at most `MOST_PAIRS` of
-them. It decides at the rungs only, and only against the trial with the lowest held-out loss there:
-a trial that has that itself passes, so somebody always gets through. It stops for good.
+pair. Stretches reach from one sample count at which both end a step to the next, at most
+`MOST_PAIRS` of them; if that makes too few, they are the steps of the trial with the larger
+batches, and the other's loss is taken as constant within a step.
 
-Neighbouring pairs are not independent, so `p_value` is a setting, not a rate of errors.
+It decides at the rungs only, and only against the trial with the lowest held-out loss there: a
+trial that has that itself passes, so somebody always gets through. It stops for good. Neighbouring
+pairs are not independent, so `p_value` is a setting, not a rate of errors.
 """
 
 from __future__ import annotations
@@ -119,8 +121,10 @@ def pairs(
     """Mean training losses of two trials over the same stretches of samples up to `samples`, two
     vectors of equal length. A stretch in which either has a loss that isn't finite is left out."""
     curves = [_Integral.of(_forward(steps, samples)) for steps in (one, two)]
-    end = min(c.samples[-1] for c in curves)
-    edges = min((c.samples[c.samples <= end] for c in curves), key=len)
+    edges = np.intersect1d(curves[0].samples, curves[1].samples)
+    if len(edges) <= LEAST_PAIRS:  # Too few: split a step of one where the other has one's end.
+        end = min(c.samples[-1] for c in curves)
+        edges = min((c.samples[c.samples <= end] for c in curves), key=len)
     if len(edges) - 1 > MOST_PAIRS:
         edges = edges[np.linspace(0, len(edges) - 1, MOST_PAIRS + 1).round().astype(int)]
     first, second = (c.means(edges) for c in curves)
