@@ -173,7 +173,7 @@ def _best_rate(sweeps: Sequence[Sweep]) -> Claim:
         [(s.name, [math.log10(b) for b in s.batches], best_rates(s)) for s in sweeps]
     )
     interval = t_interval(list(parts.values()))
-    size = f"{len(sweeps)} sweeps"
+    size = _sweeps(len(sweeps))
     return Claim(
         "H4", text, "slope", value, interval, p, SLOPE_MATTERS, size, parts=parts, across=interval
     )
@@ -349,10 +349,14 @@ def _of_estimate(
         value=found.value,
         interval=found.interval,
         p=found.p,
-        size=f"{len(found.parts)} sweeps, {sum(found.sizes.values())} configurations",
+        size=f"{_sweeps(len(found.parts))}, {sum(found.sizes.values())} configurations",
         parts=found.parts,
         across=found.across,
     )
+
+
+def _sweeps(n: int) -> str:
+    return "1 sweep" if n == 1 else f"{n} sweeps"
 
 
 def _judged(claim: Claim) -> Claim:

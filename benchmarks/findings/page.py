@@ -75,12 +75,15 @@ def _top(analysis: Analysis) -> str:
         "([the curves](../benchmarks/curves/README.md)). Made by `python -m benchmarks.findings`; "
         "all numbers are in `benchmarks/results/findings.json`.",
         "",
-        f"**{done} of {done + len(analysis.incomplete)} planned sweeps are complete** "
-        f"({analysis.runs} runs)" + (f": {say.listed(analysis.sweeps)}." if done else "."),
+        f"**Sweeps complete: {done} of {done + len(analysis.incomplete)}** ({analysis.runs} runs)"
+        + (f": {say.listed(analysis.sweeps)}." if done else "."),
     ]
     if analysis.incomplete:
-        missing = [f"{n} ({state})" for n, state in analysis.incomplete.items()]
-        lines[-1] += f" Not used: {say.listed(missing)}."
+        by_state: dict[str, list[str]] = {}
+        for name, state in analysis.incomplete.items():
+            by_state.setdefault(state, []).append(name)
+        missing = [f"{say.listed(names)} ({state})" for state, names in by_state.items()]
+        lines[-1] += f" Not used: {'; '.join(missing)}."
     if done < 5:
         lines += [
             "",
@@ -95,7 +98,7 @@ def _group(analysis: Analysis, prefix: str) -> list[Claim]:
 
 def _short(analysis: Analysis) -> str:
     bullets = [
-        say.dynamics(_group(analysis, "H1"), beyond=False),
+        f"{say.dynamics(_group(analysis, 'H1'), beyond=False)} {say.rule(analysis.claim('H1a'))}",
         say.dynamics(_group(analysis, "H2"), beyond=True),
         _best_rival(analysis),
         f"{say.best_rate(analysis.claim('H4'))} {say.corner(_group(analysis, 'H3'))}",
@@ -125,6 +128,8 @@ def _best_rival(analysis: Analysis) -> str:
     text = f"Agreement with final eval loss at 1/8 of the budget: {', '.join(ranked)}."
     if add is None:
         return text
+    if found["sign"].interval[1] < 0:
+        text += " The sign score ranks the wrong way round."
     low, high = add.interval
     change = f"{say.signed(add.value)} ({say.spread(add.interval)})"
     if low > 0:
@@ -282,7 +287,7 @@ def _rivals(analysis: Analysis, images: str) -> str:
         "The surface is fitted to the finished outcomes of the *other* rates and batches, so it "
         "costs complete runs; held-out loss costs an evaluation; norm and loss are free. *Best "
         "kept*: in how many sweeps the best configuration is among the predicted best half "
-        "and quarter.",
+        "and quarter. Training loss as a rival is *not declared*: it is high loss, turned round.",
     ]
     for every in (False, True):
         rows: list[list[str]] = []

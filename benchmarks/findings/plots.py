@@ -40,6 +40,7 @@ RIVAL_NAMES = {
     "held_out": "held-out loss so far",
     "surface": "rate × batch surface",
     "surface_and_features": "surface + norm and loss",
+    "train_loss": "training loss so far",
 }
 
 
@@ -69,6 +70,7 @@ def _sign(analysis: Analysis) -> Figure:
             _forest(ax, -place, claim, colour)
         _zero(ax)
         ax.set(title=title, xlim=(-1.05, 1.05), ylim=(-2.6, 0.6))
+        ax.set_xticks([-1, -0.5, 0, 0.5, 1])
         ax.set_yticks([0, -1, -2], list(NAMES.values()))
         ax.set_xlabel("rank correlation; right: as the paper says")
     return figure
@@ -101,7 +103,7 @@ def _windows(analysis: Analysis) -> Figure:
         (axes[1], True, "all configurations"),
     ):
         for rival, colour, nudge in zip(
-            RIVALS, (ORANGE, BLUE, GREY, GREEN), (-0.09, -0.03, 0.03, 0.09), strict=True
+            RIVALS, (ORANGE, BLUE, GREY, GREEN, PINK), (-0.1, -0.05, 0.0, 0.05, 0.1), strict=True
         ):
             points = [
                 (i + nudge, c.result.agreement[rival])
@@ -123,7 +125,7 @@ def _windows(analysis: Analysis) -> Figure:
         ax.set(title=title, xlabel="share of the budget seen", ylim=(-1.05, 1.05))
         ax.set_xticks(range(len(WINDOWS)), [f"1/{round(1 / f)}" for f in WINDOWS])
     axes[0].set_ylabel("rank correlation with\nfinal eval loss (higher: better)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
@@ -200,7 +202,8 @@ def _twins(analysis: Analysis) -> Figure:
         )
     _zero(ax)
     ends = [abs(v) for c in found if c.interval for v in c.interval]
-    reach = max([0.12, *(1.1 * e for e in ends)])
+    # With very few pairs an interval is so wide that it would hide the margins.
+    reach = min(0.6, max([0.12, *(1.1 * e for e in ends)]))
     ax.set(xlim=(-reach, reach), ylim=(0.6 - len(found), 0.6))
     ax.set_xlabel("difference in final eval loss, nats (right: the first ends worse); band: margin")
     ax.set_yticks([-i for i in range(len(found))], [c.text for c in found])

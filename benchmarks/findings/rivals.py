@@ -17,7 +17,8 @@ from benchmarks.findings.features import early_held_out, signals
 from benchmarks.findings.loading import Configuration, Sweep
 from benchmarks.findings.statistics import Block, Estimate, contrast, correlate
 
-RIVALS = ("sign", "held_out", "surface", "surface_and_features")
+RIVALS = ("sign", "held_out", "surface", "surface_and_features", "train_loss")
+"""The last was not declared."""
 NOISE = 0.1
 FEATURE_VARIANCE = 1 / 8
 
@@ -48,6 +49,7 @@ def rivalry(sweeps: Sequence[Sweep], fraction: float, *, every: bool = False) ->
             "sign": found["sign"],
             "held_out": np.array([-early_held_out(c, sweep.budget * fraction) for c in used]),
             "surface": surface(used, y),
+            "train_loss": -found["high_loss"],
             "surface_and_features": surface(used, y, features),
         }
         best = int(np.argmax(y))

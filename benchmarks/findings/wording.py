@@ -32,30 +32,32 @@ def chance(p: float) -> str:
 
 def result(claim: Claim) -> str:
     """The estimate with its 95 % interval, in the claim's own unit."""
-    if claim.value is None or claim.interval is None:
+    if claim.value is None:
         return claim.note or MISSING
-    low, high = claim.interval
+    value, interval = claim.value, claim.interval
     match claim.kind:
         case "correlation":
-            return f"ρ = {signed(claim.value)}, {spread(claim.interval)}"
+            text, ends = f"ρ = {signed(value)}", spread(interval)
         case "percentile":
-            ends = " to ".join(signed(100 * v, 0) for v in claim.interval)
-            return f"{signed(100 * claim.value, 0)} percentile points, {ends}"
+            text = f"{signed(100 * value, 0)} percentile points"
+            ends = spread(interval and (100 * interval[0], 100 * interval[1]), 0)
         case "slope":
-            return f"{signed(claim.value)} decades a decade, {spread(claim.interval)}"
+            text, ends = f"{signed(value)} decades a decade", spread(interval)
         case "nats":
-            margin = f"margin {claim.matters:.3f}"
-            return f"{signed(claim.value, 3)} nats, {spread(claim.interval, 3)}; {margin}"
+            text = f"{signed(value, 3)} nats"
+            ends = f"{spread(interval, 3)}; margin {claim.matters:.3f}"
         case "ratio":
-            return f"× {math.exp(claim.value):.2f}, {math.exp(low):.2f} to {math.exp(high):.2f}"
+            text = f"× {math.exp(value):.2f}"
+            ends = " to ".join(f"{math.exp(v):.2f}" for v in interval or ())
+    return f"{text}, {ends}" if interval else f"{text}, no interval from one sweep"
 
 
 def dynamics(claims: Sequence[Claim], beyond: bool) -> str:
     """One sentence on the claims about early norm and loss, in the order of the outcomes."""
     says: dict[Verdict, str] = {
-        "supported": "goes with better {}, as the paper says",
-        "contradicted": "goes with worse {}, against the paper",
-        "not supported": "does not usefully predict {}: an effect of 0.3 is excluded",
+        "supported": "goes with better {}, the paper's sign",
+        "contradicted": "goes with worse {}, the opposite of the paper's sign",
+        "not supported": "does not go with better {} as far as would matter",
         "undecided": "is undecided for {}",
     }
     parts = [
@@ -63,7 +65,19 @@ def dynamics(claims: Sequence[Claim], beyond: bool) -> str:
         for c, name in zip(claims, NAMES.values(), strict=True)
     ]
     start = "Beyond rate and batch, it" if beyond else "Low norm with high loss early"
-    return f"{start} {'; it '.join(parts)}."
+    scope = "" if beyond else " General benchmarks, the paper's own outcome, are not tested here."
+    return f"{start} {'; it '.join(parts)}.{scope}"
+
+
+def rule(claim: Claim) -> str:
+    """What H1 for eval loss means for a rule that takes the paper literally."""
+    does: dict[Verdict, str] = {
+        "supported": "keeps the better ones here",
+        "contradicted": "ends the better ones here",
+        "not supported": "can do little better than chance here",
+        "undecided": "can't be judged yet",
+    }
+    return f"A rule that keeps trials with low norm and high loss {does[claim.verdict]}."
 
 
 def corner(claims: Sequence[Claim]) -> str:

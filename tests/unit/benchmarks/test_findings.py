@@ -199,7 +199,7 @@ def test_the_page_says_what_the_numbers_say(plain_report: Path) -> None:
     assert "Phased doesn't end as stacked" in short
     assert "Constant ends as cosine, within the margin" in short
     assert "provisional" in short
-    assert "demo-full (not there)" in short
+    assert "knowledge-full (not there)" in short
 
 
 def test_the_page_and_its_plots_are_made_the_same_again(
