@@ -213,7 +213,10 @@ def _run(contest: Contest, jobs: int, name: str, console: Console, batch: int = 
         task = progress.add_task(f"replays, {name}", total=contest.replays)
         for done, found in run(contest, jobs, batch):
             rows += found
+            tenths = 10 * (len(rows) - done) // contest.replays, 10 * len(rows) // contest.replays
             progress.advance(task, done)
+            if not console.is_terminal and tenths[1] > tenths[0]:
+                console.print(f"{name}: {len(rows):,} of {contest.replays:,} replays")
     return sorted(rows, key=lambda r: (r.contender, r.sweep, r.draw))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.early import Contender, evaluate
-from benchmarks.early.evaluation import BUDGETS
+from benchmarks.early.evaluation import BUDGETS, replay
 from benchmarks.early.frontier import RANDOM, at_budget, frontier, hull
 from benchmarks.early.sweeps import REGRET_CAP
 
@@ -52,9 +52,12 @@ def test_pauses_and_audits_are_paid_for(sweep) -> None:
         evaluate(Contender.of("asha", audit=audit), [sweep(HONEST)], 1, 2, switch=switch)[0]
         for audit, switch in ((0.0, 0.0), (0.0, 0.05), (0.5, 0.0))
     )
-    assert plain.compute < dear.compute
     assert plain.compute < audited.compute
     assert plain.training == dear.training
+    _, result = replay(Contender.of("asha"), sweep(HONEST), 0, 2)
+    switches = sum(t.pauses + t.resumes for t in result.trials.values())
+    assert switches > sum(t.pauses for t in result.trials.values()) > 0
+    assert dear.compute - plain.compute == pytest.approx(0.05 * switches / len(NAMES))
 
 
 def test_fewer_trials_cost_a_share_of_the_whole_sweep(sweep) -> None:

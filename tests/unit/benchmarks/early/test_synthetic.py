@@ -88,13 +88,13 @@ def test_every_run_ends_at_its_truth_up_to_the_known_seed_noise() -> None:
 
 
 def test_trials_diverge_as_often_as_asked_and_never_the_best() -> None:
-    world = replace(CALM, diverging=0.2)
+    world = replace(CALM, diverging=0.5, structure=False)
     for seed in range(5):
         sweep = synthetic_sweep(world, seed)
         trials = {c: runs[0].recorded for c, runs in sweep.configs.items()}
         failed = [c for c, t in trials.items() if t.value is None]
         blown = [c for c, t in trials.items() if t.value is not None and t.value > 5]
-        assert len(failed) + len(blown) == round(0.2 * 26)
+        assert len(failed) + len(blown) == round(0.5 * 26)
         assert all(trials[c].steps[-1].loss is None for c in failed)
         assert sweep.best < 2
 
