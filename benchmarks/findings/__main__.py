@@ -9,10 +9,11 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from benchmarks.findings.analysis import analyse
 from benchmarks.findings.loading import load
-from benchmarks.findings.page import page
+from benchmarks.findings.page import SHA256, page
 from benchmarks.findings.plots import draw
 from benchmarks.recording.sources import ROOT
 
@@ -42,11 +43,27 @@ def report(curves: Path, out: Path, results: Path, images: Path) -> None:
     analysis = analyse(loaded)
     for path in (out, results):
         path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(analysis.as_json(), indent=1, ensure_ascii=False) + "\n"
-    results.write_text(text, "utf-8")
+    results.write_text(_json({"declaration_sha256": SHA256, **analysis.as_json()}), "utf-8")
     draw(analysis, loaded.sweeps, images)
     seen_from_page = Path(os.path.relpath(images, out.parent)).as_posix()
     out.write_text(page(analysis, seen_from_page), "utf-8")
+
+
+def _json(content: dict[str, Any]) -> str:
+    """One line an entry, so that a change shows as the lines that changed."""
+
+    def line(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    def block(value: Any) -> str:
+        if isinstance(value, dict) and value:
+            inner = [f"{line(k)}: {line(v)}" for k, v in value.items()]
+            return "{\n  " + ",\n  ".join(inner) + "\n }"
+        if isinstance(value, list) and value:
+            return "[\n  " + ",\n  ".join(line(v) for v in value) + "\n ]"
+        return line(value)
+
+    return "{\n " + ",\n ".join(f"{line(k)}: {block(v)}" for k, v in content.items()) + "\n}\n"
 
 
 if __name__ == "__main__":
