@@ -1,9 +1,9 @@
 """`median`: the median stopping rule of Google Vizier.
 
-Golovin et al., "Google Vizier: A Service for Black-Box Optimization" (KDD 2017), section 3.2.2: a
-trial is stopped at a point if its best result so far is worse than the median of the other trials'
-running averages up to that point. Here a point is a rung and a result is held-out loss. As trials
-run at the same time, all others that have got to the rung count, not only completed ones.
+Golovin et al., "Google Vizier: A Service for Black-Box Optimization" (KDD 2017): a trial is stopped
+at a point if its best result so far is worse than the median of the other trials' running averages
+up to that point. Here a point is a rung and a result is held-out loss. As trials run at the same
+time, all others that have got to the rung count, not only completed ones.
 
 A batch that skips a rung leaves fewer results to average, later and lower ones. So the others'
 averages are taken over the very rungs at which the judged trial was measured, and a trial that
