@@ -37,6 +37,11 @@ from benchmarks.report import machine, versions
 OURS, PEER = "dynamics", "asha"
 AUDIT_TRIALS = 64
 AUDIT_SHARE = 0.35
+TITLES = {
+    "recorded": "Recorded fine-tuning sweeps",
+    "algoperf": "AlgoPerf logs",
+    "synthetic": "Made-up sweeps",
+}
 RISKS = (0.05, 0.1, 0.2)
 
 
@@ -58,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         show(found, name, console)
     console.print(f"written to {args.out}", style="dim", highlight=False)
     if args.plots:
-        draw_frontier(result, args.name, args.plots / f"early-frontier-{args.name}.png")
+        draw_frontier(
+            result,
+            TITLES.get(args.name) or str(args.name),
+            args.plots / f"early-frontier-{args.name}.png",
+        )
         draw_calibration(
             _all_results(args.out, args.name, result), args.plots / "early-calibration.png"
         )
@@ -85,7 +94,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--hold-out",
         choices=("family", "sweep", "nothing"),
         default="family",
-        help="what the prior of a sweep is learned without; nothing: no prior",
+        help="what the prior of a sweep is learned without; nothing: winnow's own prior",
     )
     parser.add_argument("--only", nargs="+", default=[], help="rules, instead of all")
     parser.add_argument("--workload", nargs="+", default=[], help="names start with one of these")
@@ -144,7 +153,9 @@ def _recorded(
         for c in [*plain, *settings]
         if c.name == OURS and c.share == 1
     }
-    found["prior"] = "none" if prior_for is None else f"learned without the {args.hold_out}"
+    found["prior"] = (
+        "winnow's own" if prior_for is None else f"of all but the {args.hold_out} in question"
+    )
     found["sweeps"] = {s.name: _described(s) for s in sweeps}
     return name, found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.early.evaluation import Contender, PriorFor, Row, available, evaluate
 from benchmarks.early.sweeps import Sweep
+from orchestrator.schedulers.simulate import Recorded
 from winnow.spec import SCHEDULER_FIELDS
 
 RULES = tuple(SCHEDULER_FIELDS)
@@ -155,17 +156,23 @@ def _work(task: tuple[int, int, int]) -> list[Row]:
 # --- what is known before a sweep ---------------------------------------------------------------
 
 
-def leave_out(sweeps: Sequence[Sweep], by: str, draws: int = 1) -> PriorFor | None:
+Learner = Callable[[list[list[Recorded]]], Any]
+
+
+def leave_out(
+    sweeps: Sequence[Sweep], by: str, draws: int = 1, learner: Learner | None = None
+) -> PriorFor | None:
     """For each sweep, what all others teach: all but it (`by` "sweep") or but its whole family
-    ("family"). None if the rules learn nothing from earlier sweeps, or `by` is "nothing"."""
+    ("family"). With "nothing" None: the rules start from what they come with.
+
+    `learner` makes a prior from recorded sweeps. The default starts from the broad prior, not from
+    winnow's own, which may have been learned from these very sweeps.
+    """
     if by == "nothing":
         return None
-    try:
-        from orchestrator.schedulers.transfer import learn  # type: ignore[import-not-found]
-    except ImportError:
-        return None
+    learner = learner or _learn_from_nothing
     priors: Mapping[str, Any] = {
-        held_out.name: learn(
+        held_out.name: learner(
             [
                 sweep.draw(seed)
                 for sweep in sweeps
@@ -176,3 +183,9 @@ def leave_out(sweeps: Sequence[Sweep], by: str, draws: int = 1) -> PriorFor | No
         for held_out in sweeps
     }
     return lambda sweep: priors.get(sweep.name)
+
+
+def _learn_from_nothing(sweeps: list[list[Recorded]]) -> Any:
+    from orchestrator.schedulers.transfer import DynamicsPrior, Prior, broad, learn
+
+    return learn(sweeps, Prior(tuple(float(w) for w in broad()), DynamicsPrior()))

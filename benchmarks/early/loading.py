@@ -37,7 +37,33 @@ EVALUATION = 0.005
 """Of a full run's time, where evaluations carry none."""
 FULL_RUN_SECONDS = 100.0
 """Length of a full run where no time was recorded."""
-VARIANTS = ("embed", "layernorm", "resnet", "model", "tanh", "gelu", "glu", "silu", "post", "attn")
+VARIANTS = frozenset(
+    [
+        "embed",
+        "layernorm",
+        "resnet",
+        "vit",
+        "conformer",
+        "deepspeech",
+        "model",
+        "tanh",
+        "gelu",
+        "glu",
+        "silu",
+        "post",
+        "attn",
+        "attention",
+        "bn",
+        "batchnorm",
+        "instancenorm",
+        "temperature",
+        "stephead",
+        "space",
+        "normaug",
+        "noadd",
+    ]
+)
+"""Words that say how a workload differs from others on the same data."""
 FRAMEWORKS = ("jax", "pytorch")
 
 
@@ -131,8 +157,9 @@ def _sweep(
         recorded, test = _recorded(record, curves[run], extra.get(run), total, values[run])
         config = f"{record.get('submission', '')}/{record['config']}".lstrip("/")
         configs.setdefault(config, []).append(Run(run, str(record["study"]), recorded, test))
-    column = group or ("family" if "family" in records[0] else None)
-    family = str(records[0][column]) if column else family_of(name)
+    family = records[0].get(group or "family")
+    if not isinstance(family, str):
+        family = family_of(name) if family is None or family != family else str(family)
     notes |= {
         "configurations": len(configs),
         "runs": len(records),
@@ -190,7 +217,7 @@ def _cut(
     for i, curve in curves.items():
         n = int(np.searchsorted(curve.metric_samples, total, side="right"))
         found[i] = finite(curve.metric[n - 1]) if n else None
-    middle = median(v for v in found.values() if v is not None)
+    middle = median([v for v in found.values() if v is not None] or [0.0])
     short = {i for i, c in curves.items() if c.last < 0.9 * total}
     for i in short:
         value = found[i]
@@ -219,7 +246,8 @@ def _recorded(
     else:
         name = str(record["metric"])
         evaluations, test = _measured(curve, name, total, last), None
-    info = trial_info(json.loads(record["hparams"]), total)
+    hparams = record["hparams"]
+    info = trial_info(json.loads(hparams) if isinstance(hparams, str) else {}, total)
     return Recorded(info, tuple(steps), tuple(evaluations), value), test
 
 

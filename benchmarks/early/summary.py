@@ -76,6 +76,11 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
                 str(d): up(lambda r, d=d: r.kept_run[d] - r.random_kept_run[d]) for d in DEVIATIONS
             },
         },
+        "random_at_matched_compute": {
+            "regret": down(lambda r: r.random_regret),
+            "kept": up(lambda r: r.random_kept[1]),
+            "kept_run": up(lambda r: r.random_kept_run[1]),
+        },
         "lost": down(lambda r: float(r.lost)),
         "ended_by_reason_a_sweep": {k: round(n / len(rows), 3) for k, n in sorted(gone.items())},
         "scheduler_ms_a_sweep": round(1000 * fmean(r.scheduler_seconds for r in rows), 2),

@@ -106,6 +106,12 @@ def test_without_recorded_time_all_runs_go_at_one_pace(logs) -> None:
     assert sum(s.seconds for s in short.steps) == pytest.approx(100.0 * 41 / 101)
 
 
+def test_a_workload_that_never_measured_anything_is_left_out(written) -> None:
+    runs = [run_row("r0", "c0"), run_row("r1", "c1")]
+    points = [p for r in ("r0", "r1") for p in curve(r, 5, 0.5)]
+    assert load_sweeps(*written(runs, points)) == []
+
+
 def test_a_group_column_is_the_family(written) -> None:
     runs = [run_row(f"r{k}", f"c{k}", optimizer="adam") for k in range(2)]
     paths = written(runs, [p for k in range(2) for p in curve(f"r{k}", 20, 0.5)])
@@ -179,7 +185,7 @@ def test_a_run_that_broke_has_no_value_and_its_last_step_no_loss(recorded) -> No
         ("criteo1tb_embed_init_pytorch", "criteo1tb"),
         ("fastmri_model_size_jax", "fastmri"),
         ("wmt_jax", "wmt"),
-        ("librispeech_conformer_gelu_jax", "librispeech_conformer"),
+        ("librispeech_conformer_gelu_jax", "librispeech"),
         ("demo-full", "demo-full"),
     ],
 )
