@@ -21,7 +21,8 @@ class StoredTrial:
     """A trial with its records. `ending` says what the records tell of its end:
 
     `completed`: it ran its whole budget. `failed`: it diverged or failed, and would under any rule.
-    `censored`: a rule or a person ended it before; what it would have come to is not known.
+    `censored`: a rule, a person or a lost machine ended it before; what it would have come to is
+    not known.
     """
 
     recorded: Recorded
@@ -60,7 +61,9 @@ def _stored(row: TrialRow, objectives: Objectives) -> StoredTrial:
     )
     if completed:
         ending: Ending = "completed"
-    elif row.state is TrialState.FAILED or row.reason == "diverged":
+    elif row.reason == "diverged" or (
+        row.state is TrialState.FAILED and row.reason != "infrastructure"
+    ):
         ending = "failed"
     else:
         ending = "censored"

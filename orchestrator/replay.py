@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from orchestrator.analysis.random_choice import expected_best
+from orchestrator.analysis import expected_best, pareto_front
 from orchestrator.earlier import prior_for_replay
 from orchestrator.errors import Conflict
 from orchestrator.objectives import Objectives
@@ -98,6 +98,7 @@ def replay(
     chosen = _best([t for t in trials if fates[t.id] == "kept"])
     regret = None if chosen is None or best is None else _value(chosen) - _value(best)
     assert best is not None, "the caller counts completed trials"
+    front = _front(trials) if sweep.objective.also else []
     resources = sweep.resources
     devices = resources.gpus_per_trial or resources.ranks * resources.cpus_per_worker
     hours = devices / 3600
@@ -131,6 +132,8 @@ def replay(
         chosen_trial=None if chosen is None else chosen.id,
         chosen_value=None if chosen is None else sign * _value(chosen),
         regret=regret,
+        front=front,
+        front_kept=[trial_id for trial_id in front if fates[trial_id] == "kept"],
         random=_random(trials, cost.used, sign, best),
         notes=_notes(trials, fates, spec, sweep),
         outcomes=[_outcome(t, played, fates[t.id], sign) for t in trials],
@@ -277,6 +280,13 @@ def _best(trials: Sequence[StoredTrial]) -> StoredTrial | None:
     """The one with the lowest value, the first of equal ones."""
     valued = [t for t in trials if t.recorded.value is not None]
     return min(valued, key=_value, default=None)
+
+
+def _front(trials: Sequence[StoredTrial]) -> list[str]:
+    """The completed trials that no other beats in all objectives."""
+    return pareto_front(
+        {t.id: (t.recorded.value, *t.recorded.also) for t in trials if t.recorded.value is not None}
+    )
 
 
 def _random(

@@ -103,14 +103,16 @@ class Study:
         if decision is not None and acts and decision.action in (Action.PAUSE, Action.STOP):
             self._intend(trial, decision)
         end = self._end_of(trial, batch)
+        if decision is not None:
+            self._account.touch()
+        news = self._account.news()
 
         with self._store.guarded(self._lease) as tx:
             tx.record(trial.id, trial.attempt, batch)
             if decision is not None:
                 tx.decide(decision, acted=acts)
-                self._account.touch()
-                if (news := self._account.news()) is not None:
-                    tx.keep_scheduler_summary(news)
+            if news is not None:
+                tx.keep_scheduler_summary(news)
             if end is not None:
                 also = self._objectives.also(trial) if batch.status == "completed" else None
                 tx.end_attempt(trial.id, trial.attempt, *end, also)

@@ -286,6 +286,10 @@ class Replay(Model):
     chosen_value: float | None
     regret: float | None
     """How much worse it is than the best, in the objective's units; 0 if it is kept."""
+    front: list[str] = []
+    front_kept: list[str] = []
+    """With several objectives: the completed trials that no other beats in all of them, and those
+    of them that the replay runs to their end."""
     random: RandomChoice
     notes: list[str]
     """What has to be known to read this right."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.replay import replay_sweep
 from orchestrator.schedulers.base import Outcome
 from orchestrator.store import Store
 from orchestrator.study import Attempt
@@ -15,6 +16,7 @@ from tests.fixtures.simulated_worker import SimulatedRun, drive
 from tests.fixtures.studies import Studies, spec
 from trainer.config import TrainConfig
 from trainer.metrics import Evaluation
+from winnow.spec import ReplayRequest
 from winnow.types import SweepState, TrialState
 
 GENERAL = spec()["data"] | {"general": [{"path": "/data/wiki.jsonl", "name": "wiki"}]}
@@ -133,3 +135,14 @@ def test_a_further_figure_that_the_benchmark_lacks_ends_the_sweep_at_once(
     assert sweep.state is SweepState.FAILED
     assert sweep.message == "objective.also: lm_eval/arc/acc_norm isn't there; measured: acc"
     assert sweep.summary.trials <= 2
+
+
+def test_a_replay_tells_how_much_of_the_front_is_kept(studies: Studies) -> None:
+    sweep_id = studies.queued(**BOTH)
+    drive(studies.take(sweep_id), make=forgetting, slots=1)
+    wanted = ReplayRequest.model_validate({"scheduler": {"name": "asha"}})
+    replayed = replay_sweep(studies.store, sweep_id, wanted)
+    assert replayed.front == studies.store.get_sweep(sweep_id).summary.front
+    kept = {t.trial_id for t in replayed.outcomes if t.fate == "kept"}
+    assert replayed.front_kept == [i for i in replayed.front if i in kept]
+    assert 0 < len(replayed.front_kept) < len(replayed.front), "asha looks at held-out loss alone"

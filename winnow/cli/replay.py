@@ -102,6 +102,9 @@ def _facts(replay: Replay) -> Iterable[tuple[str, Text]]:
         Text(f"{duration(replay.wall_seconds)} instead of {duration(replay.wall_seconds_full)}"),
     )
     yield "Best trial", _best(replay)
+    if replay.front:
+        kept = f"{len(replay.front_kept)} of {len(replay.front)}"
+        yield "Front", Text(f"{kept} trials that no other beats in everything are kept")
     random = replay.random
     yield (
         "At random",

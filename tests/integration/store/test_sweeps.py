@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -71,6 +72,74 @@ def test_the_best_trial_is_a_completed_one_by_the_objectives_mode(
     ids = [run(running, number, 1, state, value) for number, state, value in values]
     summary = store.get_sweep(running.sweep_id).summary
     assert (summary.best_trial, summary.best_value) == (ids[best], values[best][2])
+
+
+def test_with_several_objectives_the_front_is_named_best_by_the_first_one_first(store: Store):
+    also = [{"metric": "general/loss", "mode": "min"}, {"metric": "judge/score", "mode": "max"}]
+    running = begin(store, {"objective": {"metric": "eval/loss", "mode": "min", "also": also}})
+    figures = [
+        (TrialState.COMPLETED, 2.0, {"general/loss": 1.0, "judge/score": 5.0}),
+        (TrialState.COMPLETED, 1.0, {"general/loss": 2.0, "judge/score": 5.0}),
+        (TrialState.COMPLETED, 2.0, {"general/loss": 2.0, "judge/score": 5.0}),  # beaten by both
+        (TrialState.COMPLETED, 3.0, {"general/loss": 3.0, "judge/score": 6.0}),
+        (TrialState.COMPLETED, 0.5, {"general/loss": None, "judge/score": 9.0}),  # not measured
+        (TrialState.PRUNED, 0.1, {"general/loss": 0.1, "judge/score": 9.9}),
+    ]
+    ids = []
+    for number, (state, value, further) in enumerate(figures):
+        trial_id, attempt = running.started(number)
+        store.end_attempt(running.lease, trial_id, attempt, state, value=value, also=further)
+        ids.append(trial_id)
+    assert store.get_sweep(running.sweep_id).summary.front == [ids[1], ids[0], ids[3]]
+    assert store.list_sweeps().items[0].summary.front == [ids[1], ids[0], ids[3]]
+    assert store.get_trial(ids[3]).also == {"general/loss": 3.0, "judge/score": 6.0}
+
+
+def test_a_figure_that_was_not_finite_is_null(running: Running):
+    trial_id, attempt = running.started(0)
+    also = {"general/loss": math.inf, "judge/score": 5.0}
+    running.store.end_attempt(
+        running.lease, trial_id, attempt, TrialState.COMPLETED, value=1.0, also=also
+    )
+    assert running.store.get_trial(trial_id).also == {"general/loss": None, "judge/score": 5.0}
+
+
+def test_a_new_attempt_forgets_the_further_figures_too(running: Running):
+    trial_id, attempt = running.started(0)
+    running.store.end_attempt(
+        running.lease, trial_id, attempt, TrialState.PENDING, also={"general/loss": 1.0}
+    )
+    running.store.start_attempt(running.lease, trial_id)
+    assert running.store.get_trial(trial_id).also == {}
+
+
+def test_how_many_trials_ran_at_once_is_known_from_their_attempts(running: Running):
+    store, lease = running.store, running.lease
+    assert store.most_at_once(running.sweep_id) == 0
+    running.started(0, kind="baseline")
+    first, second = running.started(1), running.started(2)
+    store.end_attempt(lease, *first, TrialState.PAUSED)
+    third = running.started(3)
+    resumed = (first[0], store.start_attempt(lease, first[0]))
+    for trial_id, attempt in (second, third, resumed):
+        store.end_attempt(lease, trial_id, attempt, TrialState.COMPLETED)
+    assert store.most_at_once(running.sweep_id) == 3
+
+
+def test_earlier_sweeps_are_those_that_completed_before_this_one_began(store: Store):
+    def ended(state: SweepState) -> str:
+        running = begin(store, {"name": state})
+        store.end_sweep(running.lease, state)
+        return running.sweep_id
+
+    first = ended(SweepState.COMPLETED)
+    ended(SweepState.CANCELED)
+    second = ended(SweepState.COMPLETED)
+    this = begin(store)
+    ended(SweepState.COMPLETED)
+    assert [s.id for s in store.finished_before(this.sweep_id)] == [second, first]
+    assert [s.id for s in store.finished_before(this.sweep_id, limit=1)] == [second]
+    assert store.finished_before(first) == []
 
 
 def test_scores_before_and_after_are_weighted_over_their_sets(running: Running):
