@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator import study as study_module
 from orchestrator.earlier import MOST_SWEEPS, earlier_sweeps, settle_prior
-from orchestrator.store import Store
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import FACTS, Studies, spec
 from winnow.spec import SweepSpec
 
 DYNAMICS = {"name": "dynamics", "rungs": [0.25, 0.5]}
-
-
-@pytest.fixture
-def studies(store: Store, tmp_path: Path) -> Studies:
-    return Studies(store, tmp_path)
 
 
 @pytest.fixture
@@ -44,12 +37,12 @@ def found(studies: Studies, sweep_id: str) -> list[str]:
 
 
 def test_a_sweep_starts_from_the_earlier_ones_of_its_family_newest_first(
-    studies: Studies, priors: list[Any]
+    studies_on_both: Studies, priors: list[Any]
 ) -> None:
-    first, second = studies.ended(), studies.ended()
-    third = studies.queued(scheduler=DYNAMICS)
-    studies.take(third)
-    kept = studies.store.sweep_rows(third).prior
+    first, second = studies_on_both.ended(), studies_on_both.ended()
+    third = studies_on_both.queued(scheduler=DYNAMICS)
+    studies_on_both.take(third)
+    kept = studies_on_both.store.sweep_rows(third).prior
     assert kept is not None
     assert kept["sweeps"] == [second, first]
     assert priors[-1].sweeps == 2
@@ -57,17 +50,17 @@ def test_a_sweep_starts_from_the_earlier_ones_of_its_family_newest_first(
 
 
 def test_a_new_driver_has_exactly_the_same_prior_whatever_has_ended_meanwhile(
-    studies: Studies, priors: list[Any]
+    studies_on_both: Studies, priors: list[Any]
 ) -> None:
-    studies.ended()
-    sweep_id = studies.queued(scheduler=DYNAMICS)
-    drive(studies.take(sweep_id), turns=3)
+    studies_on_both.ended()
+    sweep_id = studies_on_both.queued(scheduler=DYNAMICS)
+    drive(studies_on_both.take(sweep_id), turns=3)
     mine = priors[-1]
-    studies.ended()
-    drive(studies.take(sweep_id))
+    studies_on_both.ended()
+    drive(studies_on_both.take(sweep_id))
     assert priors[-1] == mine
     assert mine.sweeps == 1
-    assert studies.store.get_sweep(sweep_id).state == "COMPLETED"
+    assert studies_on_both.store.get_sweep(sweep_id).state == "COMPLETED"
 
 
 def test_the_first_driver_of_a_family_has_none_and_so_has_its_successor(

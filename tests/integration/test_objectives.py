@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.replay import replay_sweep
 from orchestrator.schedulers.base import Outcome
-from orchestrator.store import Store
 from orchestrator.study import Attempt
 from tests.fixtures.simulated_worker import SimulatedRun, drive
 from tests.fixtures.studies import Studies, spec
@@ -45,11 +43,6 @@ def forgetting(attempt: Attempt) -> SimulatedRun:
 
 
 @pytest.fixture
-def studies(store: Store, tmp_path: Path) -> Studies:
-    return Studies(store, tmp_path)
-
-
-@pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     """The outcomes that schedulers were told, by trial."""
     from orchestrator.schedulers.tracking import TrackingScheduler
@@ -66,12 +59,12 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
 
 
 def test_each_trial_keeps_its_further_figures_and_the_sweep_names_the_front(
-    studies: Studies,
+    studies_on_both: Studies,
 ) -> None:
-    sweep_id = studies.queued(**BOTH)
-    drive(studies.take(sweep_id), make=forgetting)
-    sweep = studies.store.get_sweep(sweep_id)
-    trials = [t for t in studies.store.list_trials(sweep_id).items if t.kind == "search"]
+    sweep_id = studies_on_both.queued(**BOTH)
+    drive(studies_on_both.take(sweep_id), make=forgetting)
+    sweep = studies_on_both.store.get_sweep(sweep_id)
+    trials = [t for t in studies_on_both.store.list_trials(sweep_id).items if t.kind == "search"]
     for trial in trials:
         rate = trial.params["learning_rate"]
         assert trial.also["general/loss"] == pytest.approx(2 + 10 * rate)
@@ -103,20 +96,20 @@ def test_the_scheduler_hears_them_all_as_lower_is_better(
 
 
 def test_a_new_driver_tells_its_scheduler_the_same(
-    studies: Studies, heard: dict[str, Outcome]
+    studies_on_both: Studies, heard: dict[str, Outcome]
 ) -> None:
     scheduler = {"name": "asha", "rungs": [0.5]}
-    sweep_id = studies.queued(scheduler=scheduler, **BOTH)
+    sweep_id = studies_on_both.queued(scheduler=scheduler, **BOTH)
 
     def until_one_completed(_: int) -> None:
         if any(o.state == "COMPLETED" for o in heard.values()):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        drive(studies.take(sweep_id), make=forgetting, each_turn=until_one_completed)
+        drive(studies_on_both.take(sweep_id), make=forgetting, each_turn=until_one_completed)
     before = dict(heard)
     heard.clear()
-    studies.take(sweep_id)
+    studies_on_both.take(sweep_id)
     assert heard == before
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import LeaseLost
 from orchestrator.schedulers.tracking import TrackingScheduler
-from orchestrator.store import Store
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import Studies
 
 ASHA = {"name": "asha", "rungs": [0.25, 0.5], "audit": 0.5}
 
 
-@pytest.fixture
-def studies(store: Store, tmp_path: Path) -> Studies:
-    return Studies(store, tmp_path)
-
-
-def test_a_sweep_ends_with_its_schedulers_last_word(studies: Studies) -> None:
-    sweep_id = studies.ended(scheduler=ASHA)
-    said = studies.store.get_sweep(sweep_id).scheduler_summary
+def test_a_sweep_ends_with_its_schedulers_last_word(studies_on_both: Studies) -> None:
+    sweep_id = studies_on_both.ended(scheduler=ASHA)
+    said = studies_on_both.store.get_sweep(sweep_id).scheduler_summary
     assert said is not None
     assert said["audit"]["note"].startswith("not enough audits (")
 
@@ -66,9 +59,11 @@ def test_a_scheduler_whose_account_fails_ends_no_sweep(
     assert (sweep.state, sweep.scheduler_summary) == ("COMPLETED", None)
 
 
-def test_a_driver_that_was_replaced_writes_neither_account_nor_prior(studies: Studies) -> None:
-    store = studies.store
-    sweep_id = studies.queued(scheduler=ASHA)
+def test_a_driver_that_was_replaced_writes_neither_account_nor_prior(
+    studies_on_both: Studies,
+) -> None:
+    store = studies_on_both.store
+    sweep_id = studies_on_both.queued(scheduler=ASHA)
     old = store.acquire_lease(sweep_id, "old", 60)
     assert old is not None
     store.keep_prior(old, {"sweeps": [], "learned": None})
