@@ -58,7 +58,8 @@ def test_others_count_by_their_average_so_far_and_the_trial_by_its_best() -> Non
         reach(scheduler, number, 4.0)
     for number in range(5):
         reach(scheduler, number, 2.0, samples=200)  # averages: 3
-    assert reach(scheduler, 5, 2.9, samples=200).action is Action.CONTINUE
+    decision = reach(scheduler, 5, 2.9, samples=200)
+    assert decision.action is Action.CONTINUE
     reach(scheduler, 6, 3.5)
     decision = reach(scheduler, 6, 5.0, samples=200)  # got worse, but its best is 3.5 > 3
     assert decision.action is Action.STOP
@@ -76,6 +77,14 @@ def test_a_trial_whose_batch_skipped_a_rung_is_compared_over_the_rungs_it_has() 
     assert decision.evidence["median_of_averages"] == 2.0
     # The other way round, it is no peer: it has nothing at the first rung.
     assert reach(scheduler, 7, 3.0).evidence["peers"] == 6
+
+
+def test_only_those_that_have_got_as_far_are_peers() -> None:
+    scheduler = start()
+    for number in range(8):
+        reach(scheduler, number, 2.0)
+    for number in range(6):
+        assert reach(scheduler, number, 2.0, samples=200).evidence["peers"] == number
 
 
 def test_a_trial_that_failed_on_its_way_is_a_peer_where_it_has_been() -> None:

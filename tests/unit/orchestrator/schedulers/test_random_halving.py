@@ -43,6 +43,16 @@ def test_the_seed_settles_it_and_the_records_do_not(sweep) -> None:
     assert len({frozenset(completed("some", seed)) for seed in range(6)}) > 3
 
 
+def test_each_rung_draws_anew(sweep) -> None:
+    result = run(sweep(24), "random", eta=2)
+    draws: dict[str, set[float]] = {}
+    for decision in result.decisions:
+        draws.setdefault(decision.trial_id, set()).add(decision.evidence["draw"])
+    completed = [i for i, t in result.trials.items() if t.state == "COMPLETED"]
+    assert completed
+    assert all(len(draws[i]) == 3 for i in completed)
+
+
 def test_says_that_it_drew_a_number(sweep) -> None:
     result = run(sweep(8), "random")
     ends = [d for d in result.decisions if d.action is Action.STOP]
