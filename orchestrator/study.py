@@ -241,7 +241,7 @@ class Study:
         trial = LiveTrial(trial_id, number, kind, TrialState.PENDING, params, config, total)
         self._trials[trial_id] = trial
         if kind == "search":
-            self._scheduler.add(TrialInfo(trial_id, number, params, total))
+            self._scheduler.add(TrialInfo(trial_id, number, params, total, self._planned))
         return trial
 
     def _budget(self, config: dict[str, Any]) -> int:
@@ -423,7 +423,9 @@ class Study:
             self._trials[trial.id] = trial
             if trial.kind == "search":
                 self._scheduler.add(
-                    TrialInfo(trial.id, trial.number, trial.params, trial.total_samples)
+                    TrialInfo(
+                        trial.id, trial.number, trial.params, trial.total_samples, self._planned
+                    )
                 )
         acted: dict[str, Decision] = {}
         for stored in rows.decisions:

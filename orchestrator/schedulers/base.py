@@ -26,12 +26,16 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrialInfo:
-    """A trial as a scheduler sees it: its parameters and its declared budget in samples."""
+    """A trial as a scheduler sees it: its parameters and its declared budget in samples.
+
+    `planned` is how many trials the sweep is to have in all, 0 where that isn't known.
+    """
 
     id: str
     number: int
     params: dict[str, Any]
     total_samples: int
+    planned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class Curve:
             for name, e in self._evaluations.get(samples, {}).items()
         }
 
+    def last_held_out(self) -> float | None:
+        """The held-out loss that was measured last."""
+        at = max(self._evaluations, default=None)
+        return None if at is None else mean_loss(list(self._evaluations[at].values()))
+
     def until(self, samples: int) -> list[StepRecord]:
         """The steps that ended at `samples` or before."""
         return self.steps[: bisect_right(self.steps, samples, key=lambda r: r.samples)]

@@ -36,8 +36,9 @@ from orchestrator.schedulers.outlook import Outlook
 from orchestrator.schedulers.tracking import Followed, Status
 
 FIRST = "first"
-EARLY_SHARE = 0.25
-"""Of the risk that the first rung may take, shared by all trials."""
+COHORT = 32
+"""Trials that get to the first evaluation before any goes on. In larger sweeps the later ones join
+those that are ahead."""
 
 
 class Dynamics(Outlook):
@@ -99,8 +100,12 @@ class Dynamics(Outlook):
         prospect = self._look_ahead()
         without = self._risk_without(trial)
         place = self._place(standing)
+        gathering = self._to_gather(trial) if rung == 0 else 0
         if prospect.guard.fired:
             action, rule, why = Action.CONTINUE, "guard", f"goes on, because {prospect.guard.text}"
+        elif gathering:
+            action, rule = Action.PAUSE, "gather"
+            why = f"it waits for the {gathering} trials that are still to get there"
         elif without <= self.spec.risk and not self._alone(trial):
             action, rule = Action.PAUSE, "risk"
             why = f"the chance of losing the best without it is {without:.1%}, within the risk"
@@ -132,6 +137,16 @@ class Dynamics(Outlook):
         pause = evidence["may_pause"] and chance < threshold
         action = Action.PAUSE if pause else Action.CONTINUE
         return self._decision(trial, action, "first-rung", why, **evidence)
+
+    def _to_gather(self, trial: Followed) -> int:
+        """How many trials are still to come to the first evaluation before it is decided who goes
+        on from there. Going wide first, the order rests on all, and not on who came early."""
+        arrived = len(self._at_rung[0])
+        lost = sum(
+            t.outcome is not None and t.info.id not in self._at_rung[0] for t in self._in_order()
+        )
+        wanted = min(trial.info.planned, COHORT)
+        return max(0, wanted - lost - arrived)
 
     def _place(self, standing: Standing) -> str:
         if standing.peers < self.spec.eta:
@@ -175,6 +190,8 @@ class Dynamics(Outlook):
         if prospect.guard.fired:
             why = f"it is called back, because {prospect.guard.text}"
             return self._resume(paused[0], "guard", why)
+        if waiting and self._to_gather(paused[0]):
+            return None
         if waiting:
             return self._promotion()
         if self._nothing_left(waiting):
@@ -230,7 +247,7 @@ class Dynamics(Outlook):
 
     def _evidence(self, rung: int, standing: Standing) -> dict[str, Any]:
         trial = standing.trial
-        weight = self.prior.dynamics.weight
+        weight = self._weight(rung)
         view = self._view(rung)
         return (
             super()._evidence(rung, standing)
@@ -249,8 +266,8 @@ class Dynamics(Outlook):
     def _first_evidence(self, trial: Followed) -> dict[str, Any]:
         view, i = self._view(-1), trial.info.id
         peers = sum(f is not None for f in view.features.values())
-        if self.prior.dynamics.quality == 0.0:
-            may_not = "on earlier sweeps they alone foretold no outcome, so they pause nobody"
+        if self._quality() == 0.0:
+            may_not = "alone they have foretold no outcome yet, so they pause nobody"
         elif self._look_ahead().guard.fired:
             may_not = self._look_ahead().guard.text
         elif peers < LEAST_PEERS or view.features.get(i) is None:
@@ -264,7 +281,7 @@ class Dynamics(Outlook):
             "features": with_percentiles(i, view),
             "queue_score": rounded(view.share.get(i)),
             "predicted": rounded(view.mean.get(i)),
-            "threshold": EARLY_SHARE * self.spec.risk / max(1, len(self._in_order())),
+            "threshold": self.spec.risk / max(1, len(self._in_order())),
             "weights": view.fit.coefficients,
             "loo_errors": view.fit.errors,
             "outcomes": view.fit.outcomes,
@@ -304,9 +321,11 @@ class Dynamics(Outlook):
         return super().summary() | {
             "weights": {
                 "held_out": 1.0,
-                "norm_and_loss": dynamics.weight,
+                "norm_and_loss": max(self._weight(r) for r in range(len(self.spec.rungs)))
+                if self.spec.rungs
+                else 0.0,
                 "interval": list(dynamics.interval),
-                "first_rung_quality": dynamics.quality,
+                "first_rung_quality": rounded(self._quality()),
             },
             "announced_risk": self.spec.risk,
             "risk_taken": rounded(prospect.risk.taken),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.schedulers.forecast import normal_scores
+from orchestrator.schedulers.forecast import Array, normal_scores
 from orchestrator.schedulers.outcome_model import (
     Example,
     Features,
@@ -20,6 +20,10 @@ from orchestrator.schedulers.outcome_model import (
 )
 
 LEAST_PEERS = 4
+LEAST_EARNERS = 6
+TOP_WEIGHT = 0.5
+"""Weight of norm and loss beside a held-out loss (1) that they approach with many outcomes."""
+PERMUTATIONS = 99
 UNDERFIT_DEVIATIONS = 3.0
 
 
@@ -87,6 +91,37 @@ def underfit(noise: Mapping[str, float], features: Mapping[str, Features]) -> fr
         for i, f in features.items()
         if f["loss_gain"] < 2 * noise[i] and last[i] > middle + UNDERFIT_DEVIATIONS * scatter
     )
+
+
+def earned_weight(outcome: Array, level: Array, predicted: Array) -> float:
+    """What predictions have earned beside held-out losses, from outcomes that are known.
+
+    Args:
+        outcome, level, predicted: (n,) places of the outcomes, held-out losses at the rung, and
+            leave-one-out predictions of the places.
+
+    Does adding the prediction bring the ranks of the held-out loss closer to the outcome's, by more
+    than 95 % of shuffled predictions do? 0 if not, and with fewer than `LEAST_EARNERS` outcomes.
+    """
+    n = len(outcome)
+    if n < LEAST_EARNERS:
+        return 0.0
+    z = normal_scores(level)
+    weight = TOP_WEIGHT * n / (n + 16)
+    # The seed is fixed so that equal records give equal decisions.
+    shuffled = np.random.default_rng(n).permuted(np.tile(predicted, (PERMUTATIONS, 1)), axis=1)
+    rows = np.vstack([z, z + weight * predicted, z + weight * shuffled])
+    plain, mixed, *chance = _correlations(outcome, rows)
+    beaten = sum(mixed > c for c in chance)
+    return round(weight, 6) if mixed > plain and beaten >= 0.95 * PERMUTATIONS else 0.0
+
+
+def _correlations(y: Array, rows: Array) -> list[float]:
+    """Pearson correlation of `y` (n) with each row (rows, n); 0 where one of them is constant."""
+    y = y - y.mean()
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    scale = np.sqrt((y**2).sum() * (rows**2).sum(axis=1))
+    return [float(v) for v in (rows @ y) / np.where(scale > 0, scale, np.inf)]
 
 
 def with_percentiles(trial_id: str, view: Early) -> dict[str, Any] | None:

@@ -5,12 +5,13 @@ fractions s < t of the budget the places correlate as
 
     ρ(s, t) = (1 − noise) · (1 − late · (t − s)) · (s / t)^decay
 
-which is an Ornstein-Uhlenbeck process in log time, disturbed by what one measurement adds (`noise`)
-and by trials that make a fresh start (`late`: slow starters that win). No sweep tells its three
-numbers beforehand, so a forecast keeps a distribution over a grid of them, the `WORLDS`: a prior
-from earlier sweeps, times the likelihood of every correlation between neighbouring rungs seen in
-this one (Fisher's z). Only better trials get to deeper rungs; the likelihood allows for their
-narrower range.
+which is an Ornstein-Uhlenbeck process in log time, disturbed by what a measurement adds (`noise`)
+and by trials that make a fresh start (`late`: slow starters that win). Where the outcome is not
+what the rungs measure (a benchmark, after held-out losses), its places agree with theirs only so
+far: the last correlation has `agreement` as a factor. No sweep tells these four numbers beforehand,
+so a forecast keeps a distribution over a grid of them, the `WORLDS`: a prior from earlier sweeps,
+times the likelihood of every correlation between neighbouring rungs seen in this one (Fisher's z).
+Only better trials get to deeper rungs; the likelihood allows for their narrower range.
 
 All is deterministic: the draws come from a generator seeded by constants.
 """
@@ -21,6 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +30,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-DECAYS = np.exp(np.linspace(math.log(0.01), math.log(1.5), 12))
-LATES = np.array([0.0, 0.1, 0.25, 0.5, 0.8])
-NOISES = np.array([0.0, 0.05, 0.15, 0.3])
-WORLDS: Array = np.array([(d, late, noise) for d in DECAYS for late in LATES for noise in NOISES])
-"""(240, 3): decay per e-fold of the budget, late, noise."""
+DECAYS = np.exp(np.linspace(math.log(0.01), math.log(1.5), 10))
+LATES = np.array([0.0, 0.1, 0.3, 0.6])
+NOISES = np.array([0.0, 0.07, 0.2])
+AGREEMENTS = np.array([1.0, 0.7, 0.0])
+WORLDS: Array = np.array(list(product(DECAYS, LATES, NOISES, AGREEMENTS)))
+"""(360, 4): decay per e-fold of the budget, late, noise, agreement."""
 
 DRAWS = 256
 BLOCK = 64
@@ -46,11 +49,10 @@ class Forecast:
     """The places in which n trials may end.
 
     Attributes:
-        draws: (DRAWS, n) final places, lower is better. A trial that has ended has its own place
-            in every draw. One that can't win any more (failed, diverged) is +inf.
+        draws: (DRAWS, n) final places, lower is better; +inf for a trial that can't win any more.
         place: (n,) the place of each trial where it stands, NaN if nothing was measured.
         mean, deviation: (n,) of the draws.
-        worlds: (240,) posterior weights of `WORLDS`.
+        worlds: (360,) posterior weights of `WORLDS`.
     """
 
     draws: Array
@@ -69,11 +71,11 @@ class Forecast:
         return float(self.worlds @ rho), float(low), float(high)
 
 
-def correlation(starts: Array, end: float) -> Array:
-    """ρ(start, end) in every world, (240, n) for n starting points."""
-    decay, late, noise = (WORLDS[:, i : i + 1] for i in range(3))
+def correlation(starts: Array, end: float, worlds: Array = WORLDS) -> Array:
+    """ρ(start, end) in every world, (worlds, n) for n starting points."""
+    decay, late, noise, agreement = (worlds[:, i : i + 1] for i in range(4))
     rho = (1 - noise) * (1 - late * (end - starts)) * (starts / end) ** decay
-    return np.where(starts >= end, 1.0, rho)
+    return np.where(starts >= end, 1.0, rho * (agreement if end >= 1.0 else 1.0))
 
 
 def forecast(
@@ -90,7 +92,7 @@ def forecast(
         scores: (n, r) what ranks the trials at each of r points, lower is better; NaN where a trial
             has no score, +inf where it is worse than any. Only ranks count.
         times: (r,) rising fractions of the budget, the last one 1.
-        prior: (240,) weights of `WORLDS`.
+        prior: (360,) weights of `WORLDS`.
         out: (n,) true for trials that can't win any more. They still count as peers where they
             have scores.
         quality: (r,) factors of ρ for scores that are not of the outcome's kind, 1 by default.
@@ -112,13 +114,20 @@ class Standing:
     place: (n,) normal score of each trial among all, NaN without any score.
     stage: (n,) index of the point that it was last measured at, -1 without any.
     trust: (n,) quality of that point.
-    log_likelihood: (240,) of the correlations seen, in each world.
+    log_likelihood: (360,) of the correlations seen, in each world.
+    ended: (n,) true for trials with a score at the last point.
+    before, since, unit: (n,) of these: the place they had before, the fraction of the budget that
+        it was measured at, and the score among those that ended, with deviation 1.
     """
 
     place: Array
     stage: NDArray[np.int64]
     trust: Array
     log_likelihood: Array
+    ended: Mask
+    before: Array
+    since: Array
+    unit: Array
 
 
 def climb(
@@ -131,12 +140,20 @@ def climb(
     log_prior = np.log(np.maximum(prior, TINY))
     likelihood = np.zeros(len(WORLDS))
     place, stage = np.full(n, np.nan), np.full(n, -1)
+    ended = ~np.isnan(scores[:, -1])
+    last = np.zeros((3, n))
     for at in range(points):
         there = np.flatnonzero(~np.isnan(scores[:, at]))
         if len(there) == 0:
             continue
         fresh = normal_scores(scores[there, at])
+        unit = fresh / max(float(fresh.std()), 1e-9) if len(there) > 2 else fresh
         known = stage[there] >= 0
+        if at == points - 1:
+            # Without a place before, a trial is as far from its end as can be.
+            last[0, there] = np.where(known, place[there], 0.0)
+            last[1, there] = np.where(known, time[stage[there]], 1e-9)
+            last[2, there] = unit
         if not known.any():
             place[there] = fresh
         else:
@@ -150,11 +167,10 @@ def climb(
             pull[known] = (_normalised(log_prior + likelihood) @ rho)[which]
             centre = np.where(known, pull * np.nan_to_num(before), 0.0)
             spread = math.sqrt(centre.var() + float(np.mean(1 - pull**2)))
-            unit = fresh / max(float(fresh.std()), 1e-9) if len(there) > 2 else fresh
             place[there] = centre.mean() + spread * unit
         stage[there] = at
     trust = np.where(stage >= 0, trusts[stage], 0.0)
-    return Standing(place, stage, trust, likelihood)
+    return Standing(place, stage, trust, likelihood, ended, *last)
 
 
 def normal_scores(values: Array) -> Array:
@@ -166,7 +182,7 @@ def normal_scores(values: Array) -> Array:
 
 
 def _link(before: Array, after: Array, rho: Array) -> Array:
-    """Log likelihood in each world (240,) of the correlation between two neighbouring points.
+    """Log likelihood in each world (360,) of the correlation between two neighbouring points.
 
     `rho` is what it would be over all trials. Among those that got to the second point, whose
     places `before` have another spread, it is ρ·s / √(ρ²·s² + 1 − ρ²).
@@ -194,13 +210,21 @@ def _normalised(log_weights: Array) -> Array:
 def _final_draws(stand: Standing, time: Array, worlds: Array) -> Array:
     """(DRAWS, n) final places: one world a draw."""
     n = len(stand.place)
-    decay, late, noise = (worlds[:, i : i + 1] for i in range(3))
+    decay, late, noise, agreement = (worlds[:, i : i + 1] for i in range(4))
     since = np.where(stand.stage >= 0, time[stand.stage], 1e-9)
-    ended = since >= 1.0
-    rho = np.where(ended, 1.0, stand.trust * (1 - noise) * since**decay)
+    rho = stand.trust * agreement * (1 - noise) * since**decay
     # A fresh start is all or nothing for one trial, so that some slow starter may win.
-    rho = np.where(~ended & (_uniform(n) < late * (1 - since)), 0.0, rho)
-    return rho * np.nan_to_num(stand.place) + np.sqrt(1 - rho**2) * _normal(n)
+    rho = np.where(_uniform(n) < late * (1 - since), 0.0, rho)
+    draws = rho * np.nan_to_num(stand.place) + np.sqrt(1 - rho**2) * _normal(n)
+    if stand.ended.any():
+        # What the best of few means among all depends on the world: where ends have nothing to do
+        # with beginnings, those that ended were no selection.
+        pull = correlation(stand.since[stand.ended], 1.0, worlds)
+        centre = pull * stand.before[stand.ended]
+        spread = np.sqrt(centre.var(axis=1) + np.mean(1 - pull**2, axis=1))
+        middle = centre.mean(axis=1)
+        draws[:, stand.ended] = middle[:, None] + spread[:, None] * stand.unit[stand.ended]
+    return draws
 
 
 def _normal(n: int) -> Array:

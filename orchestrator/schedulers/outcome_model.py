@@ -109,6 +109,13 @@ class Fit:
     earned: bool
     coefficients: dict[str, float]
 
+    @property
+    def quality(self) -> float:
+        """Correlation with the outcome that the errors amount to; 0 while it hasn't been earned."""
+        if not self.earned or self.errors["null"] <= 0.0:
+            return 0.0
+        return math.sqrt(max(0.0, 1.0 - self.errors["with_dynamics"] / self.errors["null"]))
+
 
 def fit_outcomes(
     examples: Sequence[Example], coefficients: Mapping[str, float] | None = None
@@ -197,7 +204,9 @@ def surface_terms(params: Sequence[Mapping[str, Any]]) -> np.ndarray:
     rate = _scored([_number(p.get("learning_rate")) for p in params])
     batch = _scored([_number(p.get("effective_batch_size")) for p in params])
     # The best rate lies inside the range, and moves with the batch.
-    return np.column_stack([rate, rate**2 - (rate**2).mean(), batch, rate * batch])
+    return np.column_stack(
+        [rate, rate**2 - float(rate @ rate) / max(1, len(rate)), batch, rate * batch]
+    )
 
 
 def _scored(values: Sequence[float | None]) -> np.ndarray:

@@ -15,9 +15,9 @@ import numpy as np
 
 from orchestrator.schedulers import guard as guards
 from orchestrator.schedulers.asha import ASHA
-from orchestrator.schedulers.base import Decision
+from orchestrator.schedulers.base import Action, Decision
 from orchestrator.schedulers.curves import HeldOut
-from orchestrator.schedulers.early import Early, Seen, look
+from orchestrator.schedulers.early import Early, Seen, earned_weight, look
 from orchestrator.schedulers.forecast import (
     DRAWS,
     Array,
@@ -32,10 +32,13 @@ from orchestrator.schedulers.outcome_model import Features, early_features, loss
 from orchestrator.schedulers.places import known_places
 from orchestrator.schedulers.risk import Risk, measure, measure_front
 from orchestrator.schedulers.tracking import Followed, Status
-from orchestrator.schedulers.transfer import Prior, default_prior
+from orchestrator.schedulers.transfer import Prior, default_prior, same_measure
 from trainer.metrics import Evaluation, StepRecord
 from winnow.spec import SchedulerSpec
 
+LEAST_OUTCOMES = 6
+LEAST_COMPLETED = 2
+"""Outcomes before a sweep's own norms and losses may pause anyone; so many of completed trials."""
 TIE = 0.1
 """Places this far from the best (normal scores) are within seed noise of it."""
 
@@ -59,6 +62,7 @@ class Outlook(ASHA):
         self._gates: dict[str, DivergenceGate] = {}
         self._early: dict[tuple[str, int], tuple[Features | None, float]] = {}
         self._views: dict[int, Early] = {}
+        self._weights: dict[int, float] = {}
         self._forecast: tuple[Forecast, dict[str, int]] | None = None
         self._prospect: Prospect | None = None
 
@@ -97,6 +101,7 @@ class Outlook(ASHA):
         """Views are functions of the records at the rungs: kept until one of these changes."""
         super()._forget()
         self._views.clear()
+        self._weights.clear()
         self._forecast = self._prospect = None
 
     def _apply(self, decision: Decision) -> None:
@@ -106,7 +111,7 @@ class Outlook(ASHA):
     # --- scores -------------------------------------------------------------------------------
 
     def _scores(self, rung: int, reached: dict[str, HeldOut]) -> dict[str, float]:
-        weight = self.prior.dynamics.weight
+        weight = self._weight(rung)
         if weight == 0.0 or not reached:
             return super()._scores(rung, reached)
         ids = list(reached)
@@ -119,15 +124,39 @@ class Outlook(ASHA):
             for i, z in zip(ids, level, strict=True)
         }
 
+    def _weight(self, rung: int) -> float:
+        """What norm and loss weigh beside the held-out loss (1) at a rung.
+
+        Earlier sweeps say so to begin with; this one may earn them more, where their prediction
+        brings the ranks at the rung closer to those of deeper outcomes.
+        """
+        if rung not in self._weights:
+            outcomes, view = self._outcomes(rung), self._view(rung)
+            level = {i: h.rank_key for i, h in self._at_rung[rung].items()}
+            ids = [i for i in outcomes if i in level and view.features.get(i) is not None]
+            earned = earned_weight(
+                np.array([outcomes[i][0] for i in ids]),
+                np.array([level[i] for i in ids]),
+                np.array([view.mean[i] for i in ids]),
+            )
+            self._weights[rung] = max(self.prior.dynamics.weight, earned)
+        return self._weights[rung]
+
+    def _quality(self) -> float:
+        """How well norm and loss alone foretell the outcome at the first rung, as a correlation:
+        what earlier sweeps say, or what this one has shown by leave-one-out."""
+        view = self._view(-1)
+        completed = sum(t.completed for t in self._in_order())
+        if view.fit.outcomes < LEAST_OUTCOMES or completed < LEAST_COMPLETED:
+            return self.prior.dynamics.quality
+        return max(self.prior.dynamics.quality, view.fit.quality)
+
     # --- looking ahead ------------------------------------------------------------------------
 
     def _look_ahead(self) -> Prospect:
         if self._prospect is None:
             found, column = self._foresee()
-            kept = np.array(
-                [t.completed or t.status is Status.ACTIVE for t in self._in_order()], dtype=bool
-            )
-            risk = self._measure(found, kept)
+            risk = self._measure(found, self._kept())
             self._prospect = Prospect(found, risk, column, self._watch(found))
         return self._prospect
 
@@ -138,7 +167,8 @@ class Outlook(ASHA):
             column = {t.info.id: n for n, t in enumerate(trials)}
             points = (self.spec.first_rung, *self.spec.rungs, 1.0)
             scores = np.full((len(trials), len(points)), np.nan)
-            if self.prior.dynamics.quality > 0.0:
+            first = self._quality()
+            if first > 0.0:
                 view = self._view(-1)
                 for i, mean in view.mean.items():
                     if view.features[i] is not None:
@@ -151,11 +181,23 @@ class Outlook(ASHA):
                     value = t.outcome.value
                     scores[column[t.info.id], -1] = math.inf if value is None else value
             out = np.array([t.outcome is not None and not t.completed for t in trials], dtype=bool)
-            quality = (self.prior.dynamics.quality, *[1.0] * (len(points) - 1))
+            quality = (first, *[1.0] * (len(points) - 1))
             worlds = np.array(self.prior.worlds)
+            if self._is_held_out_loss():
+                worlds = same_measure(worlds)
             found = forecast(scores, points, worlds, out=out, quality=quality)
             self._forecast = found, column
         return self._forecast
+
+    def _is_held_out_loss(self) -> bool:
+        """Whether each outcome so far is the trial's own last held-out loss: what rungs measure."""
+        known = [t for t in self._in_order() if t.completed and t.outcome and t.outcome.value]
+        return bool(known) and all(
+            t.outcome is not None
+            and (last := t.curve.last_held_out()) is not None
+            and math.isclose(last, t.outcome.value or 0.0, rel_tol=1e-6)
+            for t in known
+        )
 
     def _measure(self, found: Forecast, kept: Mask) -> Risk:
         also = max((len(t.outcome.also) for t in self._in_order() if t.outcome), default=0)
@@ -187,17 +229,21 @@ class Outlook(ASHA):
                 out[:, n] = places[t.info.id]
         return np.where(np.isfinite(draws), out, np.inf)
 
+    def _kept(self, without: Followed | None = None) -> Mask:
+        """(n,) who has completed or runs. In shadow mode: who would, had it acted."""
+
+        def kept(trial: Followed) -> bool:
+            if self.shadow and trial.judged:
+                last = list(trial.judged.values())[-1]
+                if last.action in (Action.PAUSE, Action.STOP):
+                    return False
+            return trial.completed or trial.status is Status.ACTIVE
+
+        return np.array([t is not without and kept(t) for t in self._in_order()], dtype=bool)
+
     def _risk_without(self, trial: Followed) -> float:
         """The chance of losing the best if the trial is not run on."""
-        prospect = self._look_ahead()
-        kept = np.array(
-            [
-                t is not trial and (t.completed or t.status is Status.ACTIVE)
-                for t in self._in_order()
-            ],
-            dtype=bool,
-        )
-        return self._measure(prospect.forecast, kept).taken
+        return self._measure(self._look_ahead().forecast, self._kept(without=trial)).taken
 
     def _watch(self, found: Forecast) -> guards.Guard:
         ended = [

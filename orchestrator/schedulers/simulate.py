@@ -16,7 +16,7 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from orchestrator.schedulers.base import Action, Decision, Outcome, Scheduler, TrialInfo
@@ -237,7 +237,8 @@ class _Simulation:
                 self._go_on(back.trial_id, self.resume_seconds)
             elif self.waiting:
                 trial_id = self.waiting.pop()
-                self.scheduler.add(self.sweep.trials[trial_id].recorded.info)
+                info = self.sweep.trials[trial_id].recorded.info
+                self.scheduler.add(replace(info, planned=len(self.sweep.trials)))
                 self._go_on(trial_id, 0.0)
             else:
                 return

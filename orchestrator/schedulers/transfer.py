@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.schedulers.curves import Curve
-from orchestrator.schedulers.forecast import DECAYS, LATES, NOISES, WORLDS, Array, climb
+from orchestrator.schedulers.forecast import DECAYS, WORLDS, Array, climb
 from orchestrator.schedulers.simulate import Recorded
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
@@ -31,18 +31,23 @@ ONE_SWEEP = 0.25
 
 
 def broad() -> Array:
-    """The prior of a sweep of which nothing is known: (240,) weights.
+    """The prior of a sweep of which nothing is known: (360,) weights.
 
     Centred on a correlation of .43 between a trial's place at a sixteenth of its budget and its
     last, and wide: 90 % of it reaches from nearly none to nearly all. AlgoPerf's public logs, runs
     from scratch on 19 workloads, lie in its middle; fine-tuning sweeps persist far more.
     """
     decay = np.exp(-0.5 * (np.log(DECAYS / 0.3) / 0.7) ** 2)
-    late = np.array([0.2, 0.2, 0.3, 0.2, 0.1])
-    noise = np.array([0.3, 0.3, 0.3, 0.1])
-    assert len(late) == len(LATES)
-    assert len(noise) == len(NOISES)
-    weights = np.einsum("i,j,k->ijk", decay / decay.sum(), late, noise).ravel()
+    late = np.array([0.25, 0.25, 0.3, 0.2])
+    noise = np.array([0.35, 0.4, 0.25])
+    agreement = np.array([0.4, 0.4, 0.2])
+    weights = np.einsum("i,j,k,l->ijkl", decay / decay.sum(), late, noise, agreement).ravel()
+    return weights / weights.sum()
+
+
+def same_measure(prior: Array) -> Array:
+    """The prior once it is known that the outcome is what the rungs measure."""
+    weights = np.where(WORLDS[:, 3] == 1.0, prior, 0.0)
     return weights / weights.sum()
 
 
@@ -135,7 +140,7 @@ def learn(sweeps: Sequence[Sequence[Recorded]], base: Prior | None = None) -> Pr
 
 
 def likelihood(sweep: Sequence[Recorded], prior: Array) -> Array | None:
-    """Log likelihood of each world (240,) from one recorded sweep; None if it says nothing."""
+    """Log likelihood of each world (360,) from one recorded sweep; None if it says nothing."""
     rows: list[list[float]] = []
     for trial in sweep:
         curve = Curve()
@@ -168,6 +173,3 @@ def _share(found: list[Array], posteriors: list[Array], start: Array) -> float:
 def _posterior(prior: Array, log_likelihood: Array) -> Array:
     weights = prior * np.exp(log_likelihood - log_likelihood.max())
     return weights / weights.sum()
-
-
-assert len(WORLDS) == len(broad())
