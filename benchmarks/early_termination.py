@@ -91,6 +91,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where runs declare no budget: which quantile of last steps they are cut to",
     )
     parser.add_argument(
+        "--pace",
+        choices=("steady", "recorded"),
+        default="steady",
+        help="steady: a step takes the median of its batch size, whatever else the machine did",
+    )
+    parser.add_argument(
         "--hold-out",
         choices=("family", "sweep", "nothing"),
         default="family",
@@ -130,6 +136,7 @@ def _recorded(
         args.points,
         group=args.group,
         budget=budget,  # type: ignore[arg-type]
+        pace=args.pace,
         only=args.workload,
     )
     if not sweeps:
@@ -284,6 +291,7 @@ def _result(args: argparse.Namespace, results: dict[str, Any], seconds: float) -
             "draws_a_sweep": 1 if args.synthetic else args.draws,
             "draws_a_sweep_and_setting": 1 if args.synthetic else args.grid_draws,
             "workers": args.workers,
+            "pace": args.pace,
             "pause_and_resume_of_a_run_each": SWITCH,
             "reports_a_run": REPORTS,
             "seconds": round(seconds),

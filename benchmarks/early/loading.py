@@ -10,8 +10,13 @@ break. They are cut to one budget a workload, at a quantile of the runs' last st
   metric stands; if it ended before 90 % of the budget with a worse one, it has failed.
 
 The metric is measured at the run's own cadence: each measurement is a held-out evaluation, of which
-the simulator shows a scheduler the first at or after each of its rungs. Where no time was recorded,
-all runs of a workload go at one pace, and an evaluation takes `EVALUATION` of a run.
+the simulator shows a scheduler the first at or after each of its rungs.
+
+Where time was recorded, the `steady` pace of a run is the median duration of a step over all runs
+of the workload with its batch size, and likewise for evaluations: the machine may have done other
+work beside some of them, which is no property of a configuration. The `recorded` pace is each
+step's own. Where no time was recorded, all runs of a workload go at one pace, and an evaluation
+takes `EVALUATION` of a run.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -32,36 +37,16 @@ from orchestrator.schedulers.simulate import Recorded
 from trainer.metrics import Evaluation, StepRecord, finite
 
 Budget = Literal["common", "median"]
+Pace = Literal["steady", "recorded"]
 QUANTILES: Mapping[Budget, float] = {"common": 0.1, "median": 0.5}
 EVALUATION = 0.005
 """Of a full run's time, where evaluations carry none."""
 FULL_RUN_SECONDS = 100.0
 """Length of a full run where no time was recorded."""
-VARIANTS = frozenset(
-    [
-        "embed",
-        "layernorm",
-        "resnet",
-        "vit",
-        "conformer",
-        "deepspeech",
-        "model",
-        "tanh",
-        "gelu",
-        "glu",
-        "silu",
-        "post",
-        "attn",
-        "attention",
-        "bn",
-        "batchnorm",
-        "instancenorm",
-        "temperature",
-        "stephead",
-        "space",
-        "normaug",
-        "noadd",
-    ]
+VARIANTS = (
+    *("embed", "layernorm", "resnet", "vit", "conformer", "deepspeech", "model", "tanh", "gelu"),
+    *("glu", "silu", "post", "attn", "attention", "bn", "batchnorm", "instancenorm"),
+    *("temperature", "stephead", "space", "normaug", "noadd"),
 )
 """Words that say how a workload differs from others on the same data."""
 FRAMEWORKS = ("jax", "pytorch")
@@ -73,6 +58,7 @@ def load_sweeps(
     *,
     group: str | None = None,
     budget: Budget = "median",
+    pace: Pace = "steady",
     only: Sequence[str] = (),
 ) -> list[Sweep]:
     """All workloads of the files as sweeps, by name.
@@ -99,7 +85,7 @@ def load_sweeps(
         records = [r for r in members.to_dict("records") if str(r["run"]) in by_run]
         if not records:
             continue
-        sweep = _sweep(str(name), records, by_run, extra, group, budget)
+        sweep = _sweep(str(name), records, by_run, extra, group, budget, pace)
         if sum(v is not None for v in sweep.truth.values()) >= 2:
             sweeps.append(sweep)
     return sweeps
@@ -142,8 +128,13 @@ def _sweep(
     extra: Mapping[str, pd.DataFrame],
     group: str | None,
     budget: Budget,
+    pace: Pace,
 ) -> Sweep:
     curves = {str(r["run"]): _curve(by_run[str(r["run"])], str(r["mode"])) for r in records}
+    if pace == "steady":
+        batches = {str(r["run"]): _hparams(r).get("effective_batch_size") for r in records}
+        curves = _at_a_steady_pace(curves, batches)
+        extra = _steady_evaluations({i: extra[i] for i in curves if i in extra})
     declared = [r["budget"] for r in records if _is_number(r.get("budget"))]
     if len(declared) == len(records):
         total = int(max(declared))
@@ -200,6 +191,50 @@ def _column(rows: pd.DataFrame, name: str, where: np.ndarray) -> np.ndarray | No
     return rows[name].to_numpy(np.float64)[where] if name in rows else None
 
 
+def _hparams(record: Mapping[Any, Any]) -> dict[str, Any]:
+    hparams = record["hparams"]
+    return json.loads(hparams) if isinstance(hparams, str) else {}
+
+
+def _at_a_steady_pace(
+    curves: Mapping[str, _Curve], batches: Mapping[str, object]
+) -> dict[str, _Curve]:
+    """Every step at the median duration of its batch size."""
+    durations: dict[object, list[np.ndarray]] = {}
+    for i, curve in curves.items():
+        if curve.seconds is not None and batches[i] is not None:
+            durations.setdefault(batches[i], []).append(curve.seconds)
+    typical = {b: float(np.median(np.concatenate(d))) for b, d in durations.items()}
+    return {
+        i: replace(c, seconds=np.full_like(c.seconds, typical[batches[i]]))
+        if c.seconds is not None and batches[i] in typical
+        else c
+        for i, c in curves.items()
+    }
+
+
+def _steady_evaluations(extra: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Every evaluation at the median duration of its data set, the last ones apart: they answer
+    samples too."""
+    if not extra or any("seconds" not in rows for rows in extra.values()):
+        return dict(extra)
+    marked = {
+        i: rows.assign(last=rows["samples"] == rows["samples"].max()) for i, rows in extra.items()
+    }
+    together = pd.concat(marked.values())
+    kinds = ["split", "dataset", "last"]
+    typical = together.groupby(kinds, observed=True)["seconds"].median().to_dict()
+    return {
+        i: rows.assign(
+            seconds=[
+                typical[kind]
+                for kind in zip(rows["split"], rows["dataset"], rows["last"], strict=True)
+            ]
+        )
+        for i, rows in marked.items()
+    }
+
+
 def _at_the_end(curve: _Curve, total: int) -> float | None:
     """The last metric, if it was measured at the end of the budget."""
     if not len(curve.metric) or curve.metric_samples[-1] < 0.98 * total:
@@ -246,8 +281,7 @@ def _recorded(
     else:
         name = str(record["metric"])
         evaluations, test = _measured(curve, name, total, last), None
-    hparams = record["hparams"]
-    info = trial_info(json.loads(hparams) if isinstance(hparams, str) else {}, total)
+    info = trial_info(_hparams(record), total)
     return Recorded(info, tuple(steps), tuple(evaluations), value), test
 
 

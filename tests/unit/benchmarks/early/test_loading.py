@@ -172,6 +172,20 @@ def test_recorded_sweeps_keep_their_budget_time_and_evaluations(recorded) -> Non
     assert [e.seconds for e in run.recorded.evaluations if e.split == "eval"] == [0.25, 0.25]
 
 
+def test_a_slow_hour_of_the_machine_is_no_property_of_a_run(recorded) -> None:
+    points = pd.read_parquet(recorded[1])
+    slow = (points["run"] == "r2") & points["seconds"].notna()
+    points.loc[slow, "seconds"] = 5.0
+    points.to_parquet(recorded[1])
+    runs = pd.read_parquet(recorded[0])
+    runs["hparams"] = json.dumps({"effective_batch_size": 10})
+    runs.to_parquet(recorded[0])
+    for pace, seconds in (("steady", 0.5), ("recorded", 5.0)):
+        (sweep,) = load_sweeps(*recorded, pace=pace)
+        steps = sweep.configs["adam/c2"][0].recorded.steps
+        assert {s.seconds for s in steps} == {seconds}
+
+
 def test_a_run_that_broke_has_no_value_and_its_last_step_no_loss(recorded) -> None:
     (sweep,) = load_sweeps(*recorded)
     broken = sweep.configs["adam/c1"][0].recorded
