@@ -99,7 +99,7 @@ def earlier_sweeps(
         if theirs != ours:
             continue
         rows = store.sweep_rows(sweep.id)
-        trials = [t.recorded for t in stored_trials(rows.trials, objectives)]
+        trials = [t.recorded for t in stored_trials(rows, objectives)]
         if sum(t.value is not None for t in trials) >= LEAST_COMPLETED:
             found[sweep.id] = trials
     return found

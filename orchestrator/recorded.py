@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +9,7 @@ from orchestrator.live_trial import LiveTrial
 from orchestrator.objectives import Objectives
 from orchestrator.schedulers.base import Outcome, TrialInfo
 from orchestrator.schedulers.simulate import Recorded
-from orchestrator.store import TrialRow
+from orchestrator.store import SweepRows, TrialRow
 from winnow.types import TrialState
 
 Ending = Literal["completed", "failed", "censored"]
@@ -36,22 +35,22 @@ class StoredTrial:
         return self.recorded.info.id
 
 
-def stored_trials(rows: Iterable[TrialRow], objectives: Objectives) -> list[StoredTrial]:
+def stored_trials(sweep: SweepRows, objectives: Objectives) -> list[StoredTrial]:
     """The search trials that ever ran, in the order in which they were proposed.
 
     Values are as the scheduler takes them: lower is better.
     """
     return [
-        _stored(row, objectives)
-        for row in sorted(rows, key=lambda row: row.number)
+        _stored(row, sweep.planned, objectives)
+        for row in sorted(sweep.trials, key=lambda row: row.number)
         if row.kind == "search" and row.steps
     ]
 
 
-def _stored(row: TrialRow, objectives: Objectives) -> StoredTrial:
+def _stored(row: TrialRow, planned: int, objectives: Objectives) -> StoredTrial:
     outcome = objectives.outcome(LiveTrial.of(row))
     completed = row.state is TrialState.COMPLETED
-    info = TrialInfo(row.id, row.number, row.params, row.total_samples)
+    info = TrialInfo(row.id, row.number, row.params, row.total_samples, planned)
     recorded = Recorded(
         info=info,
         steps=row.steps,

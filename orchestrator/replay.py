@@ -49,7 +49,7 @@ def replay_sweep(store: Store, sweep_id: str, request: ReplayRequest) -> Replay:
     scheduler = with_own_rungs(request.scheduler, spec.scheduler)
     seed = spec.search.seed if request.seed is None else request.seed
     workers = request.workers or spec.resources.max_concurrent or store.most_at_once(sweep_id)
-    trials = stored_trials(rows.trials, Objectives(spec.objective))
+    trials = stored_trials(rows, Objectives(spec.objective))
     completed = sum(t.recorded.value is not None for t in trials)
     if completed < LEAST_COMPLETED:
         raise Conflict(
