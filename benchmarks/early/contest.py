@@ -171,21 +171,20 @@ def leave_out(
     if by == "nothing":
         return None
     learner = learner or _learn_from_nothing
+
+    def group(sweep: Sweep) -> str:
+        return sweep.family if by == "family" else sweep.name
+
     priors: Mapping[str, Any] = {
-        held_out.name: learner(
-            [
-                sweep.draw(seed)
-                for sweep in sweeps
-                if (sweep.family != held_out.family if by == "family" else sweep is not held_out)
-                for seed in range(draws)
-            ]
+        held_out: learner(
+            [s.draw(seed) for s in sweeps if group(s) != held_out for seed in range(draws)]
         )
-        for held_out in sweeps
+        for held_out in sorted({group(s) for s in sweeps})
     }
-    return lambda sweep: priors.get(sweep.name)
+    return lambda sweep: priors.get(group(sweep))
 
 
 def _learn_from_nothing(sweeps: list[list[Recorded]]) -> Any:
-    from orchestrator.schedulers.transfer import DynamicsPrior, Prior, broad, learn
+    from benchmarks.prior import learn_all
 
-    return learn(sweeps, Prior(tuple(float(w) for w in broad()), DynamicsPrior()))
+    return learn_all(sweeps)

