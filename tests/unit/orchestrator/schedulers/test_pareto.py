@@ -77,6 +77,16 @@ def test_within_a_front_the_lowest_loss_goes_first_then_the_furthest_from_it() -
     assert best_half(points) == {"t3", "t0"}
 
 
+def test_of_one_front_the_lowest_mean_loss_is_kept_before_all_others() -> None:
+    points: list[dict[str, float | None]] = [
+        {"math": 2.4, "chat": 1.0},
+        {"math": 2.3, "chat": 1.1},
+        {"math": 1.0, "chat": 1.9},
+        {"math": 0.9, "chat": 2.5},
+    ]
+    assert best_half(points, eta=4) == {"t2"}
+
+
 def test_with_one_set_the_second_measure_is_the_gradient_norm() -> None:
     scheduler = start(4)
     reach(scheduler, 0, {"main": 2.0}, norm=3.0)

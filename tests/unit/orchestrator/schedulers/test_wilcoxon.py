@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,14 @@ def test_pairs_are_means_over_the_same_samples() -> None:
     assert two == pytest.approx([m + 1 for m in means(losses, 12)])
     assert len(pairs(fine, coarse, 70)[0]) == 5  # only what both have seen by then
     assert len(pairs(fine, [], 120)[0]) == 0
+
+
+def test_steps_that_do_not_go_on_from_the_one_before_are_left_out() -> None:
+    steps = steps_of(10, 200, lambda s: 2.0 + s / 100)
+    backwards = [*steps[:10], replace(steps[3], loss=99.0), *steps[10:], replace(steps[-1], loss=9)]
+    one, two = pairs(backwards, steps, 200)
+    assert one.tolist() == two.tolist()
+    assert len(one) == 20
 
 
 def test_many_steps_make_no_more_than_so_many_pairs() -> None:
