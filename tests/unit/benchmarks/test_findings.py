@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from benchmarks.findings.__main__ import report
 from benchmarks.findings.analysis import Analysis
 from benchmarks.findings.claims import Claim, claims, verdict
 from benchmarks.findings.features import base_losses, diverged, signals, underfit
-from benchmarks.findings.loading import Sweep, load
+from benchmarks.findings.loading import Configuration, Sweep, load
 from benchmarks.findings.page import declaration
 from benchmarks.findings.rivals import rivalry
 from benchmarks.findings.secondary import within_configurations
@@ -96,6 +97,32 @@ def test_twins_that_end_the_same_are_equivalent_and_phased_that_ends_worse_is_no
     assert found["H6a"].size == "9 pairs"
     # It gets to its own end, the worse one, only when stacked is long past it.
     assert found["H6b"].verdict == "supported"
+
+
+def with_failures(sweep: Sweep, names: set[str]) -> Sweep:
+    """The sweep with these configurations' second seeds blown up."""
+
+    def changed(configuration: Configuration) -> Configuration:
+        first, second = configuration.trials
+        worst = dict.fromkeys(second.outcomes, float("-inf"))
+        return replace(configuration, trials=(first, replace(second, outcomes=worst, failed=True)))
+
+    return replace(
+        sweep,
+        configurations=tuple(changed(c) if c.name in names else c for c in sweep.configurations),
+    )
+
+
+def test_pairs_with_a_diverged_run_are_left_out_and_too_many_leave_it_undecided(
+    plain: list[Sweep],
+) -> None:
+    one = "r0.001-b1-constant-w0.03-stacked"
+    two = "r0.001-b60-constant-w0.03-stacked"
+    first = by_id(claims([with_failures(plain[0], {one}), *plain[1:]]))["H5c"]
+    assert (first.size, first.verdict, first.note) == ("5 pairs", "supported", "")
+    second = by_id(claims([with_failures(plain[0], {one, two}), *plain[1:]]))["H5c"]
+    assert (second.size, second.verdict) == ("4 pairs", "undecided")
+    assert second.note == "2 of 6 pairs have a diverged run"
 
 
 def test_there_are_sixteen_claims_and_holm_counts_all_of_them(plain: list[Sweep]) -> None:
