@@ -105,7 +105,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], help="rules, instead of all")
     parser.add_argument("--workload", nargs="+", default=[], help="names start with one of these")
     parser.add_argument("--draws", type=int, help="draws a sweep (default 20; 4 with --quick)")
-    parser.add_argument("--grid-draws", type=int, help="for the frontier (default 5, quick 2)")
+    parser.add_argument(
+        "--grid-draws", type=int, help="for the frontier (default 5, quick 2; 0: defaults only)"
+    )
     parser.add_argument("--workers", type=int, default=4, help="trials at once")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help="few draws, few settings")
@@ -120,7 +122,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.only and "none" not in args.only:
         args.only.append("none")
     args.draws = args.draws or (4 if args.quick else 20)
-    args.grid_draws = args.grid_draws or (2 if args.quick else 5)
+    if args.grid_draws is None:
+        args.grid_draws = 2 if args.quick else 5
     args.name = args.name or args.out.stem.split(".")[-1]
     return args
 
@@ -148,7 +151,7 @@ def _recorded(
     prior_for = leave_out(sweeps, args.hold_out)
     plain = defaults(prior_for, args.only)
     more = controls(plain)
-    settings = grid(prior_for, quick=args.quick, only=args.only)
+    settings = grid(prior_for, quick=args.quick, only=args.only) if args.grid_draws else []
     takes = [(c, args.draws) for c in [*plain, *more]]
     takes += [(c, args.grid_draws) for c in settings]
     contest = Contest(sweeps.__getitem__, len(sweeps), takes, args.workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from statistics import fmean
@@ -95,18 +95,23 @@ def over_families(
         return Estimate(nan, nan, nan, nan, "", {})
     means = {f: np.array([fmean(v) for v in s.values()]) for f, s in sorted(by_sweep.items())}
     families = {f: float(m.mean()) for f, m in means.items()}
-    rng = np.random.default_rng(seed)
-    # Each family's mean over resampled sweeps, for as many of the family as may be drawn at once.
-    groups = list(means.values())
-    resampled = np.empty(RESAMPLES)
-    for b in range(RESAMPLES):
-        chosen = rng.integers(len(groups), size=len(groups))
-        resampled[b] = fmean(
-            groups[g][rng.integers(len(groups[g]), size=len(groups[g]))].mean() for g in chosen
-        )
-    low, high = (float(q) for q in np.quantile(resampled, [0.025, 0.975]))
+    low, high = _bootstrap(list(means.values()), seed)
     worst = (min if higher_is_better else max)(families, key=lambda f: families[f])
     return Estimate(fmean(families.values()), low, high, families[worst], worst, families)
+
+
+def _bootstrap(groups: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """The central 95 % of the mean over resampled groups of the mean over resampled members."""
+    rng = np.random.default_rng(seed)
+    n = len(groups)
+    # A resampled mean of every group for every place that it may be drawn into: (n, RESAMPLES, n).
+    inner = np.stack(
+        [g[rng.integers(len(g), size=(RESAMPLES, n, len(g)))].mean(axis=2) for g in groups]
+    )
+    chosen = rng.integers(n, size=(RESAMPLES, n))
+    resampled = inner[chosen, np.arange(RESAMPLES)[:, None], np.arange(n)].mean(axis=1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
 
 
 # --- calibration --------------------------------------------------------------------------------
@@ -148,16 +153,6 @@ def binomial_interval(count: int, n: int, level: float = 0.95) -> tuple[float, f
     low = 0.0 if count == 0 else float(beta.ppf(tail, count, n - count + 1))
     high = 1.0 if count == n else float(beta.ppf(1 - tail, count + 1, n - count))
     return low, high
-
-
-def mean_by(
-    rows: Sequence[object], key: Callable[[object], str], value: Callable[[object], float]
-) -> dict[str, float]:
-    """Mean of `value` by `key`."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        groups[key(row)].append(value(row))
-    return {k: fmean(v) for k, v in sorted(groups.items())}
 
 
 def _rounded(value: float) -> float | None:
