@@ -165,12 +165,15 @@ def leave_out(
     """For each sweep, what all others teach: all but it (`by` "sweep") or but its whole family
     ("family"). With "nothing" None: the rules start from what they come with.
 
-    `learner` makes a prior from recorded sweeps. The default starts from the broad prior, not from
-    winnow's own, which may have been learned from these very sweeps.
+    `learner` makes a prior from recorded sweeps; the default is the one that made winnow's own,
+    from nothing but the sweeps it is given.
     """
     if by == "nothing":
         return None
-    learner = learner or _learn_from_nothing
+    if learner is None:
+        from benchmarks.prior import learn_all  # It uses this package, too.
+
+        learner = learn_all
 
     def group(sweep: Sweep) -> str:
         return sweep.family if by == "family" else sweep.name
@@ -182,9 +185,3 @@ def leave_out(
         for held_out in sorted({group(s) for s in sweeps})
     }
     return lambda sweep: priors.get(group(sweep))
-
-
-def _learn_from_nothing(sweeps: list[list[Recorded]]) -> Any:
-    from benchmarks.prior import learn_all
-
-    return learn_all(sweeps)

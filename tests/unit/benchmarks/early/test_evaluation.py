@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.early import Contender, evaluate
+from benchmarks.early.contest import leave_out
 from benchmarks.early.evaluation import BUDGETS, replay
 from benchmarks.early.frontier import RANDOM, at_budget, frontier, hull
 from benchmarks.early.sweeps import REGRET_CAP
@@ -106,6 +109,27 @@ def test_the_frontier_table_says_where_ours_is_beaten(sweep) -> None:
     assert table["asha_at_or_below_all"][0] is None  # Nobody gets to a rung for a tenth.
     other = frontier([*asha, *chance], everything, "random")
     assert False in other["random_at_or_below_all"]
+
+
+def test_a_prior_is_learned_without_the_sweep_or_without_its_family(sweep) -> None:
+    """Of sweeps a and b of one family and c of another."""
+    made = {
+        name: replace(
+            sweep({f"{name}{k}": (float(k),) for k in range(3)}), name=name, family=family
+        )
+        for name, family in (("a", "x"), ("b", "x"), ("c", "y"))
+    }
+    sweeps = list(made.values())
+
+    def learner(recorded):
+        return sorted(trials[0].info.id[0] for trials in recorded)
+
+    for by, expected in (("sweep", ["b", "c"]), ("family", ["c"])):
+        prior_for = leave_out(sweeps, by, learner=learner)
+        assert prior_for is not None
+        assert prior_for(made["a"]) == expected
+        assert prior_for(made["c"]) == ["a", "b"]
+    assert leave_out(sweeps, "nothing", learner=learner) is None
 
 
 def test_a_prior_reaches_the_scheduler_of_its_sweep(sweep) -> None:
