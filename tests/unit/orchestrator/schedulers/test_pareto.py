@@ -121,6 +121,18 @@ def test_steps_done_again_after_a_crash_replace_the_first_ones() -> None:
     assert decision.evidence["measures"]["mean log gradient norm"] == pytest.approx(0.0)
 
 
+def test_ranks_follow_norms_that_a_repeated_stretch_has_changed() -> None:
+    scheduler = start(2)
+    assert reach(scheduler, 0, {"main": 2.0}, norm=5.0).action is Action.PAUSE
+    assert reach(scheduler, 1, {"main": 2.0}, norm=1.0).action is Action.CONTINUE
+    assert scheduler.next(5) is None
+    again = [StepRecord(k, 10 * k, 1, 2.0, 9.0, 1e-4, 0.1, 1, 10) for k in range(1, 11)]
+    scheduler.observe("t1", again, [])
+    back = scheduler.next(5)
+    assert back is not None
+    assert back.trial_id == "t0"
+
+
 @pytest.mark.parametrize("lost", [None, math.nan, math.inf])
 def test_without_a_finite_loss_a_trial_is_behind_all_others(lost: float | None) -> None:
     scheduler = start(3)
