@@ -227,13 +227,13 @@ def _interval(rungs: Sequence[list[View]]) -> tuple[float, float]:
         for s in everyone
         for w in WEIGHTS
     }
-    best: list[float] = []
-    for _ in range(RESAMPLES):
-        drawn = [everyone[i] for i in rng.integers(0, len(everyone), len(everyone))]
-        total = {w: float(np.sum([gains[s, w] for s in drawn])) for w in WEIGHTS}
-        best.append(max(WEIGHTS, key=lambda w: (total[w], -w)))
-    low, high = np.quantile(best, [0.05, 0.95])
-    return round(float(low), 3), round(float(high), 3)
+    table = np.array([[gains[s, w] for w in WEIGHTS] for s in everyone])
+    best = [
+        WEIGHTS[int(np.argmax(table[rng.integers(0, len(everyone), len(everyone))].sum(axis=0)))]
+        for _ in range(RESAMPLES)
+    ]
+    low, high = (round(float(np.quantile(best, q)), 3) for q in (0.05, 0.95))
+    return low, high
 
 
 def _spearman(a: Array, b: Array) -> float:

@@ -163,7 +163,7 @@ class Dynamics(Outlook):
         """The most hopeful paused trial of a group (decade of rate, batch size) none of which has
         gone on, unless the group has hardly a chance."""
         prospect = self._look_ahead()
-        probability = prospect.risk.probability
+        probability, waiting = prospect.risk.probability, {t.info.id for t in paused}
         for name, key in (("learning rates", _decade), ("batch size", _batch)):
             groups: dict[int, list[Followed]] = {}
             for t in self._in_order():
@@ -171,7 +171,7 @@ class Dynamics(Outlook):
                     groups.setdefault(own, []).append(t)
             for own, members in groups.items():
                 chance = {t.info.id: probability[prospect.column[t.info.id]] for t in members}
-                there = [t for t in members if t in paused]
+                there = [t for t in members if t.info.id in waiting]
                 if any(t.completed or t.status is Status.ACTIVE for t in members) or not there:
                     continue
                 if sum(chance.values()) > self.spec.risk / len(groups):

@@ -211,11 +211,18 @@ def _final_draws(stand: Standing, time: Array, worlds: Array) -> Array:
     """(DRAWS, n) final places: one world a draw."""
     n = len(stand.place)
     decay, late, noise, agreement = (worlds[:, i : i + 1] for i in range(4))
-    since = np.where(stand.stage >= 0, time[stand.stage], 1e-9)
-    rho = stand.trust * agreement * (1 - noise) * since**decay
+    # Few points, many trials: all powers and roots are taken once a point.
+    stages, which = np.unique(stand.stage, return_inverse=True)
+    since = np.where(stages >= 0, time[stages], 1e-9)
+    rho = np.where(stages >= 0, agreement * (1 - noise) * since**decay, 0.0)
+    trust = np.array([stand.trust[stand.stage == s][0] for s in stages])
+    rho = rho * trust
+    rest = np.sqrt(1 - rho**2)
+    fate, chance = _normal(n), _uniform(n)
+    draws = rho[:, which] * np.nan_to_num(stand.place) + rest[:, which] * fate
     # A fresh start is all or nothing for one trial, so that some slow starter may win.
-    rho = np.where(_uniform(n) < late * (1 - since), 0.0, rho)
-    draws = rho * np.nan_to_num(stand.place) + np.sqrt(1 - rho**2) * _normal(n)
+    fresh = chance < (late * (1 - since))[:, which]
+    draws[fresh] = fate[fresh]
     if stand.ended.any():
         # What the best of few means among all depends on the world: where ends have nothing to do
         # with beginnings, those that ended were no selection.
@@ -227,15 +234,17 @@ def _final_draws(stand: Standing, time: Array, worlds: Array) -> Array:
     return draws
 
 
+@lru_cache(maxsize=2)
 def _normal(n: int) -> Array:
     return np.hstack([_block(i, "normal") for i in range(0, max(n, 1), BLOCK)])[:, :n]
 
 
+@lru_cache(maxsize=2)
 def _uniform(n: int) -> Array:
     return np.hstack([_block(i, "uniform") for i in range(0, max(n, 1), BLOCK)])[:, :n]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _block(start: int, kind: str) -> Array:
     """(DRAWS, BLOCK): a trial's draws don't depend on how many other trials there are."""
     rng = np.random.default_rng([7 if kind == "normal" else 11, start])

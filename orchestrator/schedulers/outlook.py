@@ -60,6 +60,7 @@ class Outlook(ASHA):
         super().__init__(spec, seed)
         self.prior = prior or default_prior()
         self._gates: dict[str, DivergenceGate] = {}
+        self._diverged: set[str] = set()
         self._early: dict[tuple[str, int], tuple[Features | None, float]] = {}
         self._views: dict[int, Early] = {}
         self._weights: dict[int, float] = {}
@@ -90,6 +91,7 @@ class Outlook(ASHA):
                 self._early.pop((trial.info.id, rung), None)
         points = (self._first(trial), *self._points(trial.info.total_samples))
         diverged = gate is not None and gate.divergence is not None
+        (self._diverged.add if diverged else self._diverged.discard)(trial.info.id)
         if (
             kept < before
             or diverged == healthy
@@ -131,6 +133,11 @@ class Outlook(ASHA):
         brings the ranks at the rung closer to those of deeper outcomes.
         """
         if rung not in self._weights:
+            deeper = sum(map(len, self._at_rung[rung + 1 :])) + any(
+                t.completed for t in self._in_order()
+            )
+            if not deeper:
+                return self.prior.dynamics.weight
             outcomes, view = self._outcomes(rung), self._view(rung)
             level = {i: h.rank_key for i, h in self._at_rung[rung].items()}
             ids = [i for i in outcomes if i in level and view.features.get(i) is not None]
@@ -145,11 +152,10 @@ class Outlook(ASHA):
     def _quality(self) -> float:
         """How well norm and loss alone foretell the outcome at the first rung, as a correlation:
         what earlier sweeps say, or what this one has shown by leave-one-out."""
-        view = self._view(-1)
         completed = sum(t.completed for t in self._in_order())
-        if view.fit.outcomes < LEAST_OUTCOMES or completed < LEAST_COMPLETED:
+        if completed < LEAST_COMPLETED or self._view(-1).fit.outcomes < LEAST_OUTCOMES:
             return self.prior.dynamics.quality
-        return max(self.prior.dynamics.quality, view.fit.quality)
+        return max(self.prior.dynamics.quality, self._view(-1).fit.quality)
 
     # --- looking ahead ------------------------------------------------------------------------
 
@@ -302,8 +308,7 @@ class Outlook(ASHA):
 
     def _healthy(self, trial: Followed) -> bool:
         """A diverged trial says nothing about the others' curves."""
-        gate = self._gates.get(trial.info.id)
-        return gate is None or gate.divergence is None
+        return trial.info.id not in self._diverged
 
     def _first(self, trial: Followed) -> int:
         return max(1, math.ceil(self.spec.first_rung * trial.info.total_samples - 1e-9))
