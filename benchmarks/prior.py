@@ -247,7 +247,7 @@ def _spearman(a: Array, b: Array) -> float:
 
 def write(prior: Prior, path: Path) -> None:
     """The prior as a Python module, so that it is there wherever the scheduler is."""
-    found = prior.to_json() | {"sweeps": 0}
+    found: dict[str, Any] = {**prior.to_json(), "sweeps": 0}
     worlds = [f"{w:.4g}" for w in found.pop("worlds")]
     rows = [", ".join(worlds[i : i + 9]) for i in range(0, len(worlds), 9)]
     text = (

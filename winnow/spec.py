@@ -110,6 +110,8 @@ SCHEDULER_FIELDS: dict[SchedulerName, tuple[str, ...]] = {
 }
 """What each scheduler reads, besides `name` and `mode`."""
 
+DYNAMICS_AUDIT = 0.05
+
 
 class SchedulerSpec(Strict):
     """Which rule ends trials early.
@@ -117,9 +119,8 @@ class SchedulerSpec(Strict):
     `eta`: at each rung about 1/eta of the trials go on. `rungs`: fractions of a trial's budget in
     samples at which held-out loss is measured. `first_rung`: an earlier point, judged on gradient
     norm and loss alone (`dynamics`, `paper-sign`); the only point of `one-epoch`, judged on
-    held-out loss. `mode: shadow` records decisions without acting on them. `audit`: fraction of
-    trials, picked at random, that no model ends. A field that the scheduler doesn't read is
-    refused.
+    held-out loss. `mode: shadow` records decisions without acting on them. A field that the
+    scheduler doesn't read is refused.
     """
 
     name: SchedulerName = "dynamics"
@@ -135,8 +136,16 @@ class SchedulerSpec(Strict):
     p_value: float = Field(default=0.1, gt=0, lt=1)
     """`wilcoxon`: a trial ends when it is worse than the best at this level."""
     audit: float = Field(default=0.0, ge=0, lt=1)
+    """Fraction of trials, picked at random, that no model ends, so that false stops can be counted.
+    `dynamics` audits one in twenty unless it is told otherwise."""
     transfer: bool = True
     """`dynamics`: start from what earlier sweeps of the same model, data and method showed."""
+
+    @model_validator(mode="after")
+    def _dynamics_audits(self) -> SchedulerSpec:
+        if self.name == "dynamics" and "audit" not in self.model_fields_set:
+            object.__setattr__(self, "audit", DYNAMICS_AUDIT)
+        return self
 
     @model_validator(mode="after")
     def _rungs_rise(self) -> SchedulerSpec:
