@@ -194,7 +194,7 @@ def _made(index: int, trials: int) -> Sweep:
 def _synthetic(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     plain = defaults(None, args.only)
     more = controls(plain)
-    settings = grid(None, quick=True, only=args.only)
+    settings = grid(None, quick=True, only=args.only) if args.grid_draws else []
     risks = [Contender.of(OURS, risk=risk) for risk in RISKS]
     known = {c.label for c in settings}
     risks = [c for c in risks if not args.only or OURS in args.only]
