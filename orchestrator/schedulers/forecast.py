@@ -116,8 +116,8 @@ class Standing:
     trust: (n,) quality of that point.
     log_likelihood: (360,) of the correlations seen, in each world.
     ended: (n,) true for trials with a score at the last point.
-    before, since, unit: (n,) of these: the place they had before, the fraction of the budget that
-        it was measured at, and the score among those that ended, with deviation 1.
+    before, since, last: (n,) of these: the place they had before, the fraction of the budget that
+        it was measured at, and the last score.
     """
 
     place: Array
@@ -127,7 +127,7 @@ class Standing:
     ended: Mask
     before: Array
     since: Array
-    unit: Array
+    last: Array
 
 
 def climb(
@@ -153,7 +153,7 @@ def climb(
             # Without a place before, a trial is as far from its end as can be.
             last[0, there] = np.where(known, place[there], 0.0)
             last[1, there] = np.where(known, time[stage[there]], 1e-9)
-            last[2, there] = unit
+            last[2, there] = fresh
         if not known.any():
             place[there] = fresh
         else:
@@ -224,13 +224,12 @@ def _final_draws(stand: Standing, time: Array, worlds: Array) -> Array:
     fresh = chance < (late * (1 - since))[:, which]
     draws[fresh] = fate[fresh]
     if stand.ended.any():
-        # What the best of few means among all depends on the world: where ends have nothing to do
-        # with beginnings, those that ended were no selection.
+        # Of those that ended only the order is known: how good the best of few is among all depends
+        # on the world, and on luck. So their fates are drawn like the others', and put in order.
         pull = correlation(stand.since[stand.ended], 1.0, worlds)
-        centre = pull * stand.before[stand.ended]
-        spread = np.sqrt(centre.var(axis=1) + np.mean(1 - pull**2, axis=1))
-        middle = centre.mean(axis=1)
-        draws[:, stand.ended] = middle[:, None] + spread[:, None] * stand.unit[stand.ended]
+        drawn = pull * stand.before[stand.ended] + np.sqrt(1 - pull**2) * fate[:, stand.ended]
+        ranks = np.argsort(np.argsort(stand.last[stand.ended], kind="stable"), kind="stable")
+        draws[:, stand.ended] = np.sort(drawn, axis=1)[:, ranks]
     return draws
 
 
