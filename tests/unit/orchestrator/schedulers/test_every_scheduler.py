@@ -23,7 +23,7 @@ PAUSING = ("asha", "random", "hyperband", "pareto", "rate-batch-curve", "one-epo
 """Rules that pause trials and end them only when nothing is left to run."""
 
 quick = settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
