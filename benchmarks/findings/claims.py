@@ -265,7 +265,7 @@ def _same_end(id_: str, text: str, sweeps: Sequence[Sweep], pick: Pick) -> Claim
     found = paired(sweeps, pick)
     margin = margin_of(found.used)
     tested = equivalence(found.differences, margin)
-    claim = Claim(id_, text, "nats", None, None, 1.0, margin, f"{len(found.used)} pairs")
+    claim = Claim(id_, text, "nats", None, None, 1.0, margin, _pairs(found))
     if tested is None:
         return replace(claim, note=_too_few(found.pairs))
     note = ""
@@ -281,6 +281,11 @@ def _same_end(id_: str, text: str, sweeps: Sequence[Sweep], pick: Pick) -> Claim
         else None,
         note=note,
     )
+
+
+def _pairs(found: Paired) -> str:
+    used = len(found.used)
+    return f"{used} pairs" if used == found.pairs else f"{used} of {found.pairs} pairs"
 
 
 def _with_phased(sweeps: Sequence[Sweep]) -> list[Sweep]:

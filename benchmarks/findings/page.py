@@ -326,6 +326,7 @@ def _surface(analysis: Analysis, images: str) -> str:
     parts = [
         "### Batch and rate",
         f"![Final eval loss over rate by batch]({images}/findings-surface.png)",
+        "Final eval loss over the learning rate; diverged ends are cut off.",
         f"{say.best_rate(h4)} Linear scaling of the rate with the batch would be +1, the square "
         "root +0.5. The largest batch has 60 times fewer steps on the same samples.",
         say.table(["sweep", "decades of best rate a decade of batch"], rows),

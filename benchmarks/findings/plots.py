@@ -161,7 +161,7 @@ def _surface(sweeps: list[Sweep]) -> Figure:
         ax.minorticks_off()
     if sweeps:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.supylabel("final eval loss, nats, over learning rate", fontsize=8.5)
+    figure.supylabel("final eval loss, nats", fontsize=8.5)
     return figure
 
 

@@ -119,9 +119,9 @@ def test_pairs_with_a_diverged_run_are_left_out_and_too_many_leave_it_undecided(
     one = "r0.001-b1-constant-w0.03-stacked"
     two = "r0.001-b60-constant-w0.03-stacked"
     first = by_id(claims([with_failures(plain[0], {one}), *plain[1:]]))["H5c"]
-    assert (first.size, first.verdict, first.note) == ("5 pairs", "supported", "")
+    assert (first.size, first.verdict, first.note) == ("5 of 6 pairs", "supported", "")
     second = by_id(claims([with_failures(plain[0], {one, two}), *plain[1:]]))["H5c"]
-    assert (second.size, second.verdict) == ("4 pairs", "undecided")
+    assert (second.size, second.verdict) == ("4 of 6 pairs", "undecided")
     assert second.note == "2 of 6 pairs have a diverged run"
 
 
