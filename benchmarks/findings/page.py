@@ -348,7 +348,8 @@ def _twins(analysis: Analysis, images: str) -> str:
         "### Warmup, schedule, curriculum",
         f"![Differences of twins]({images}/findings-twins.png)",
         " ".join(say.same_end(c) for c in tested),
-        say.samples_needed(analysis.claim("H6b")),
+        f"{say.samples_needed(analysis.claim('H6b'))} Eval loss here covers all phases alike; "
+        "phased training sees the last one last and the first one not again.",
         "Every twin on every outcome (first minus second; loss in nats, positive is worse; "
         "exact match as a share, positive is better; retention as the change of general loss, "
         "positive is worse):",
