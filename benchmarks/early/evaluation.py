@@ -287,7 +287,7 @@ def _test_regret(sweep: Sweep, seed: int, selected: str | None) -> float | None:
 
 
 class _Timed:
-    """A scheduler whose own time is measured: a replay's cost is to be told apart from it."""
+    """A scheduler whose own processor time is measured, to tell a replay's cost apart from it."""
 
     def __init__(self, inner: Scheduler) -> None:
         self.inner = inner
@@ -295,9 +295,9 @@ class _Timed:
         self.seconds = 0.0
 
     def _timed(self, call: Callable[..., Any], *args: Any) -> Any:
-        began = time.perf_counter()
+        began = time.process_time()
         found = call(*args)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         return found
 
     def rungs(self, total_samples: int) -> tuple[int, ...]:
