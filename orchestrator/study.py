@@ -88,7 +88,9 @@ class Study:
             self._close_if_idle()
             return None
         if not self.finished:
-            for choose in (self._baseline, self._interrupted, self._called_back, self._proposed):
+            # Asked again at the end: only then is it known that no new trials will come.
+            back, new = self._called_back, self._proposed
+            for choose in (self._baseline, self._interrupted, back, new, back):
                 trial = choose()
                 if trial is not None:
                     return self._start(trial)

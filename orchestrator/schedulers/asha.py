@@ -117,6 +117,18 @@ class ASHA(TrackingScheduler):
                     )
         return None
 
+    def _spared(self, trial: Followed) -> bool:
+        """Whether its place would have ended it. One that was to be paused only until others came
+        would have been called back: that is judged by the places as they are now."""
+        rungs = [
+            int(point)
+            for point, decision in trial.judged.items()
+            if decision.evidence.get("would") is not None and point.isdigit()
+        ]
+        if not rungs:
+            return super()._spared(trial)
+        return any(not self._standings(rung)[trial.info.id].passes for rung in rungs)
+
     # --- for subclasses -----------------------------------------------------------------------
 
     def _scores(self, rung: int, reached: dict[str, HeldOut]) -> dict[str, float]:

@@ -39,8 +39,6 @@ from winnow.spec import SchedulerSpec
 LEAST_OUTCOMES = 6
 LEAST_COMPLETED = 2
 """Outcomes before a sweep's own norms and losses may pause anyone; so many of completed trials."""
-TIE = 0.1
-"""Places this far from the best (normal scores) are within seed noise of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +206,7 @@ class Outlook(ASHA):
     def _measure(self, found: Forecast, kept: Mask) -> Risk:
         also = max((len(t.outcome.also) for t in self._in_order() if t.outcome), default=0)
         if not also:
-            return measure(found.draws, kept, TIE)
+            return measure(found.draws, kept, found.tie)
         return measure_front(
             [found.draws, *(self._further(n, found.draws) for n in range(also))], kept
         )

@@ -44,11 +44,12 @@ class Risk:
         return (self.best * self.lost[:, None]).mean(axis=0)
 
 
-def measure(draws: Array, kept: Mask, tie: float) -> Risk:
-    """The risk with one objective. `draws`: (draws, n) final places, lower is better."""
+def measure(draws: Array, kept: Mask, tie: float | Array) -> Risk:
+    """The risk with one objective. `draws`: (draws, n) final places, lower is better; `tie`: one
+    for all draws, or (draws,)."""
     if draws.shape[1] == 0:
         return Risk(np.zeros(draws.shape, dtype=bool), np.zeros(len(draws)))
-    best = draws <= draws.min(axis=1, keepdims=True) + tie
+    best = draws <= draws.min(axis=1, keepdims=True) + np.reshape(tie, (-1, 1))
     best &= np.isfinite(draws)
     lost = best.any(axis=1) & ~(best & kept).any(axis=1)
     return Risk(best, lost.astype(float))
