@@ -41,8 +41,8 @@ DRAWS = 256
 BLOCK = 64
 TINY = 1e-300
 TIE = 0.25
-"""Places (normal scores) this near to each other are taken for equal: about what seed noise does near
-the top of the recorded sweeps, where 1 to 4 of 26 configurations lie within a deviation."""
+"""Places (normal scores) this near to each other are taken for equal: about what seed noise does
+near the top of the recorded sweeps, where 1 to 4 of 26 configurations lie within a deviation."""
 BEST_CORRELATION = 0.985
 """Fisher's z of a correlation of 1 is infinite; a measured one is cut here."""
 
