@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.findings.claims import NAMES, Claim, claims
+from benchmarks.findings.claims import NAMES, Claim, claims, repeats
 from benchmarks.findings.features import WINDOWS
 from benchmarks.findings.loading import Loaded
 from benchmarks.findings.rivals import Rivalry, rivalry
@@ -44,6 +44,9 @@ class Analysis:
     incomplete: dict[str, str]
     runs: int
     claims: tuple[Claim, ...]
+    repeats: tuple[str, ...]
+    claims_without_repeats: tuple[Claim, ...]
+    """Not declared: empty if no sweep repeats another's runs."""
     associations: tuple[Association, ...]
     within_batches: dict[str, dict[str, Estimate | None]]
     """By outcome: `raw`, and `partial` beyond log rate and its square."""
@@ -70,11 +73,14 @@ class Analysis:
 
 def analyse(loaded: Loaded) -> Analysis:
     sweeps = loaded.sweeps
+    again = repeats(sweeps)
     return Analysis(
         sweeps=tuple(s.name for s in sweeps),
         incomplete=loaded.incomplete,
         runs=sum(len(c.trials) for s in sweeps for c in s.configurations),
         claims=tuple(claims(sweeps)),
+        repeats=tuple(again),
+        claims_without_repeats=tuple(claims(sweeps, without=again)) if again else (),
         associations=tuple(associations(sweeps)),
         within_batches={
             o: {

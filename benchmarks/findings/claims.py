@@ -61,19 +61,39 @@ class Claim:
         return self.kind == "nats"
 
 
-def claims(sweeps: Sequence[Sweep]) -> list[Claim]:
-    """All sixteen with Holm's correction and verdicts, in the declaration's order."""
+def claims(sweeps: Sequence[Sweep], without: Sequence[str] = ()) -> list[Claim]:
+    """All sixteen with Holm's correction and verdicts, in the declaration's order.
+
+    The sweeps named in `without` stay out of all but the comparison of phased and stacked.
+    """
+    every, sweeps = sweeps, [s for s in sweeps if s.name not in without]
     found = [
         *(_dynamics(f"H1{c}", sweeps, o, False) for c, o in zip("abc", NAMES, strict=True)),
         *(_dynamics(f"H2{c}", sweeps, o, True) for c, o in zip("abc", NAMES, strict=True)),
         *(_large_and_low(f"H3{c}", sweeps, o) for c, o in zip("abc", NAMES, strict=True)),
         _best_rate(sweeps),
         *(_same_end(id_, text, sweeps, pick) for id_, text, pick in TWINS),
-        _same_end("H6a", "phased ends as stacked", _with_phased(sweeps), phased_and_stacked),
-        _samples_needed(_with_phased(sweeps)),
+        _same_end("H6a", "phased ends as stacked", _with_phased(every), phased_and_stacked),
+        _samples_needed(_with_phased(every)),
     ]
     adjusted = holm([c.p for c in found])
     return [_judged(replace(c, holm=p)) for c, p in zip(found, adjusted, strict=True)]
+
+
+def repeats(sweeps: Sequence[Sweep]) -> list[str]:
+    """Sweeps of which most stacked configurations are an earlier sweep's over again: the same
+    settings, data and seeds, so the same numbers."""
+    seen: set[tuple[str, str, tuple[float, ...]]] = set()
+    found: list[str] = []
+    for sweep in sweeps:
+        keys = {
+            (sweep.family, c.name, tuple(t.outcomes["loss", "eval"] for t in c.trials))
+            for c in sweep.stacked
+        }
+        if len(keys & seen) > len(keys) / 2:
+            found.append(sweep.name)
+        seen |= keys
+    return found
 
 
 def blocks(

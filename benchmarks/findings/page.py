@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.findings import wording as say
@@ -107,6 +108,12 @@ def _short(analysis: Analysis) -> str:
     ]
     lines = "\n".join(say.wrapped(f"- {b}") for b in bullets if b)
     after = "In brackets: estimate and 95 % interval. Verdicts are after Holm's correction."
+    if analysis.repeats:
+        names = say.listed(analysis.repeats)
+        after += (
+            f" Most stacked runs of {names} are an earlier sweep's over again; without {names} in "
+            f"H1 to H5 {_changed(analysis)} (*not declared*)."
+        )
     return f"## In short\n{lines}\n\n{after}"
 
 
@@ -140,6 +147,40 @@ def _best_rival(analysis: Analysis) -> str:
 
 
 def _verdicts(analysis: Analysis) -> str:
+    lines = ["## Results", "### Verdicts", _claims(analysis.claims)]
+    if analysis.repeats:
+        names = say.listed(analysis.repeats)
+        lines += [
+            f"*Not declared.* Most stacked runs of {names} are an earlier sweep's over again (same "
+            "settings, data and seeds, so the same numbers). The declaration did not foresee it: "
+            f"they count twice above. Without {names} in H1 to H5, "
+            f"{_changed(analysis)}.",
+            _folded(f"Without {names} in H1 to H5", _claims(analysis.claims_without_repeats)),
+        ]
+    silent: dict[str, list[str]] = {}
+    for claim in analysis.claims:
+        if claim.left_out:
+            silent.setdefault(say.listed(claim.left_out), []).append(claim.id)
+    for sweeps, ids in silent.items():
+        lines.append(
+            f"Left out of {say.listed(ids)}, because the outcome hardly differs: {sweeps}."
+        )
+    return "\n\n".join(lines)
+
+
+def _changed(analysis: Analysis) -> str:
+    """Which verdicts are others without the repeated runs."""
+    changed = [
+        f"{b.id} from {a.verdict} to {b.verdict}"
+        for a, b in zip(analysis.claims, analysis.claims_without_repeats, strict=True)
+        if a.verdict != b.verdict
+    ]
+    if not changed:
+        return "no verdict changes"
+    return f"{'this changes' if len(changed) == 1 else 'these change'}: {say.listed(changed)}"
+
+
+def _claims(claims: Sequence[Claim]) -> str:
     rows = [
         [
             c.id,
@@ -150,19 +191,10 @@ def _verdicts(analysis: Analysis) -> str:
             f"**{c.verdict}**",
             c.size,
         ]
-        for c in analysis.claims
+        for c in claims
     ]
     head = ["", "claim", "result, 95 % interval", "p", "after Holm", "verdict", "data"]
-    lines = ["## Results", "### Verdicts", say.table(head, rows)]
-    silent: dict[str, list[str]] = {}
-    for claim in analysis.claims:
-        if claim.left_out:
-            silent.setdefault(say.listed(claim.left_out), []).append(claim.id)
-    for sweeps, ids in silent.items():
-        lines.append(
-            f"Left out of {say.listed(ids)}, because the outcome hardly differs: {sweeps}."
-        )
-    return "\n\n".join(lines)
+    return say.table(head, rows)
 
 
 def _cell(estimate: Estimate | None) -> str:

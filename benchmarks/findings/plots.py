@@ -203,7 +203,8 @@ def _twins(analysis: Analysis) -> Figure:
     _zero(ax)
     ends = [abs(v) for c in found if c.interval for v in c.interval]
     # With very few pairs an interval is so wide that it would hide the margins.
-    reach = min(0.6, max([0.12, *(1.1 * e for e in ends)]))
+    most = max([0.6, *(1.4 * abs(c.value) for c in found if c.value is not None)])
+    reach = min(most, max([0.12, *(1.1 * e for e in ends)]))
     ax.set(xlim=(-reach, reach), ylim=(0.6 - len(found), 0.6))
     ax.set_xlabel("difference in final eval loss, nats (right: the first ends worse); band: margin")
     ax.set_yticks([-i for i in range(len(found))], [c.text for c in found])

@@ -11,7 +11,7 @@ from benchmarks.findings import page as pages
 from benchmarks.findings import power, statistics
 from benchmarks.findings.__main__ import report
 from benchmarks.findings.analysis import Analysis
-from benchmarks.findings.claims import Claim, claims, verdict
+from benchmarks.findings.claims import Claim, claims, repeats, verdict
 from benchmarks.findings.features import base_losses, diverged, signals, underfit
 from benchmarks.findings.loading import Configuration, Sweep, load
 from benchmarks.findings.page import declaration
@@ -130,6 +130,19 @@ def test_there_are_sixteen_claims_and_holm_counts_all_of_them(plain: list[Sweep]
     assert len(found) == 16
     least = min(found, key=lambda c: c.p)
     assert least.holm == pytest.approx(min(1.0, 16 * least.p))
+
+
+def test_a_sweep_that_repeats_anothers_runs_is_found_and_can_be_left_out(
+    plain: list[Sweep],
+) -> None:
+    again = replace(plain[0], name="again")
+    assert repeats(plain) == []
+    assert repeats([*plain, again]) == ["again"]
+    twice = by_id(claims([*plain, again]))
+    once = by_id(claims([*plain, again], without=["again"]))
+    assert twice["H1a"].size.startswith("4 sweeps")
+    assert once["H1a"] == by_id(claims(plain))["H1a"]
+    assert once["H6a"].value == twice["H6a"].value
 
 
 def test_without_an_order_to_compare_the_claim_is_undecided_not_an_error(
@@ -298,5 +311,5 @@ def test_the_declared_power_follows_from_the_design() -> None:
 
 
 def test_the_analysis_is_plain_json() -> None:
-    empty = Analysis((), {"a": "not there"}, 0, (), (), {}, {}, (), {}, (), ())
+    empty = Analysis((), {"a": "not there"}, 0, (), (), (), (), {}, {}, (), {}, (), ())
     assert json.loads(json.dumps(empty.as_json()))["incomplete"] == {"a": "not there"}
