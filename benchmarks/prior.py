@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pprint
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,18 +249,16 @@ def _spearman(a: Array, b: Array) -> float:
 def write(prior: Prior, path: Path) -> None:
     """The prior as a Python module, so that it is there wherever the scheduler is."""
     found: dict[str, Any] = {**prior.to_json(), "sweeps": 0}
-    worlds = [f"{w:.4g}" for w in found.pop("worlds")]
+    worlds = [f"{w:.3g}" for w in found.pop("worlds")]
     rows = [", ".join(worlds[i : i + 9]) for i in range(0, len(worlds), 9)]
+    lines = "".join(f"    {row},\n" for row in rows)
+    body = pprint.pformat(found, width=96, sort_dicts=False)
     text = (
-        '"""winnow\'s own prior, for sweeps without a history. '
-        'Written by `python -m benchmarks.prior --write`."""\n\n'
+        '"""winnow\'s own prior. Written by `python -m benchmarks.prior --write`."""\n\n'
         "from __future__ import annotations\n\nfrom typing import Any\n\n"
-        "# fmt: off\n"
-        "WORLDS = (\n" + "".join(f"    {row},\n" for row in rows) + ")\n"
-        "# fmt: on\n\n"
-        'PRIOR: dict[str, Any] = {\n    "worlds": WORLDS,\n'
-        + "".join(f"    {json.dumps(k)}: {json.dumps(v)},\n" for k, v in found.items())
-        + "}\n"
+        f"# fmt: off\nWORLDS = (\n{lines})\n"
+        f"LEARNED: dict[str, Any] = \\\n{body}\n# fmt: on\n\n"
+        'PRIOR: dict[str, Any] = {"worlds": WORLDS, **LEARNED}\n'
     )
     path.write_text(text, encoding="utf-8")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.schedulers.curves import Curve
-from orchestrator.schedulers.forecast import DECAYS, WORLDS, Array, climb
+from orchestrator.schedulers.forecast import AGREEMENTS, DECAYS, WORLDS, Array, climb
 from orchestrator.schedulers.simulate import Recorded
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
@@ -140,8 +140,13 @@ def learn(sweeps: Sequence[Sequence[Recorded]], base: Prior | None = None) -> Pr
 
 
 def likelihood(sweep: Sequence[Recorded], prior: Array) -> Array | None:
-    """Log likelihood of each world (360,) from one recorded sweep; None if it says nothing."""
+    """Log likelihood of each world (360,) from one recorded sweep; None if it says nothing.
+
+    A sweep whose outcome was the held-out loss itself says nothing about how well other outcomes
+    agree with it: its likelihood is the same for every agreement.
+    """
     rows: list[list[float]] = []
+    same = True
     for trial in sweep:
         curve = Curve()
         curve.extend(trial.steps, trial.evaluations)
@@ -150,10 +155,16 @@ def likelihood(sweep: Sequence[Recorded], prior: Array) -> Array | None:
         found = [curve.held_out(a, b) for a, b in pairwise(points)]
         row = [math.nan if h is None else h.rank_key for h in found]
         rows.append([*row, math.nan if trial.value is None else trial.value])
+        last = curve.last_held_out()
+        if trial.value is not None:
+            same &= last is not None and math.isclose(last, trial.value, rel_tol=1e-6)
     scores = np.array(rows, dtype=float).reshape(len(rows), len(FRACTIONS) + 1)
     if np.isfinite(scores[:, -1]).sum() < LEAST_TRIALS:
         return None
-    return climb(scores, (*FRACTIONS, 1.0), prior).log_likelihood
+    if not same:
+        return climb(scores, (*FRACTIONS, 1.0), prior).log_likelihood
+    found = climb(scores, (*FRACTIONS, 1.0), same_measure(prior)).log_likelihood
+    return np.repeat(found[WORLDS[:, 3] == 1.0], len(AGREEMENTS))
 
 
 def _share(found: list[Array], posteriors: list[Array], start: Array) -> float:
