@@ -89,7 +89,7 @@ def draw_calibration(results: Mapping[str, Mapping[str, Any]], path: Path) -> No
 
 
 def _save(figure: Any, path: Path) -> None:
-    """As a PNG of few colours: it lives in the repository."""
+    """As a PNG of a palette: it lives in the repository."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
@@ -97,4 +97,4 @@ def _save(figure: Any, path: Path) -> None:
     canvas.draw()
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(64).save(path, optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
