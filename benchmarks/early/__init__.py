@@ -8,8 +8,8 @@
 `loading` reads sweeps in the replay format, `synthetic` makes some whose truth is known; a `Sweep`
 (`sweeps`) draws one seed a configuration. `evaluation` replays a draw and scores it, `statistics`
 holds the formulas. `contest` says who takes part in which settings and spreads the replays over
-processes, `frontier` compares regret at equal compute, `summary` puts all figures together, `tables`
-and `plots` show them. `python -m benchmarks.early_termination` is the command.
+processes, `frontier` compares regret at equal compute, `summary` puts all figures together,
+`tables` and `plots` show them. `python -m benchmarks.early_termination` is the command.
 """
 
 from benchmarks.early.evaluation import Contender, Row, evaluate
