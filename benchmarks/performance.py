@@ -34,10 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=PAGE)
     out: Path = parser.parse_args(arguments).out
-    results = {file.stem: json.loads(file.read_text("utf-8")) for file in RESULTS.glob("*.json")}
+    results = read(RESULTS)
     out.write_text(page(results), "utf-8")
     print(f"{out}: {', '.join(sorted(results))}")
     return 0
+
+
+def read(folder: Path) -> dict[str, Result]:
+    """All results by name, but for the findings, which have a page of their own."""
+    files = (f for f in folder.glob("*.json") if f.stem != "findings")
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
 
 
 def page(results: dict[str, Result]) -> str:
@@ -49,7 +55,8 @@ def page(results: dict[str, Result]) -> str:
 
 
 def _section(name: str, result: Result) -> str:
-    body = _SECTIONS.get(name, _times)(result)
+    kind = "early_termination" if name.startswith("early_termination.") else name
+    body = _SECTIONS.get(kind, _times)(result)
     quick = " A quick run, on less work." if result["quick"] else ""
     return f"## {result['name']}\n\n{body}\n{_setting(name, result)}{quick}\n"
 
@@ -149,12 +156,48 @@ def _batches(result: Result) -> str:
     return _table(head, rows)
 
 
+def _early(result: Result) -> str:
+    """What each rule saved and kept, beside random trials at equal compute."""
+    picture = f"early-frontier-{result['name'].rpartition(' ')[2]}.png"
+    text = (
+        "Whole sweeps replayed under every rule, net of evaluations, pauses and audit. *Best "
+        "kept*: the selected trial is within a seed deviation of the draw's best. In brackets the "
+        "difference to random trials at equal compute, with its 95 % interval.\n\n"
+        f"![Regret against compute](images/{picture})\n\n"
+    )
+    for name, found in result["results"].items():
+        rows = [
+            (
+                label,
+                _percent(of["saved"]["mean"]),
+                f"{_percent(of['kept_run']['1']['mean'])} ({_difference(of, 'kept_run')})",
+                f"{of['regret']['mean']:.3f}",
+                _percent(of["lost"]["mean"]),
+            )
+            for label, of in found["contenders"].items()
+        ]
+        head = (name, "compute saved", "best kept", "regret", "lost")
+        text += _table(head, rows) + "\n"
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _difference(of: Result, measure: str) -> str:
+    found = of["minus_random"][measure]["1"]
+    low, high = found["interval"]
+    return f"{100 * found['mean']:+.0f}, {100 * low:+.0f} to {100 * high:+.0f}"
+
+
 _SECTIONS: dict[str, Callable[[Result], str]] = {
     "turnaround": _times,
     "throughput": _throughput,
     "packing": _packing,
     "accumulation": _errors,
     "cache": _times,
+    "early_termination": _early,
 }
 
 
@@ -169,8 +212,10 @@ def _setting(name: str, result: Result) -> str:
     )
     versions = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
     machine = result["machine"]
+    script = name.partition(".")[0]
     return (
-        f"`benchmarks/{name}.py`, [all figures](../benchmarks/results/{name}.json). Work: {work}. "
+        f"`benchmarks/{script}.py`, [all figures](../benchmarks/results/{name}.json). "
+        f"Work: {work}. "
         f"{machine['system']}, {machine['cpus']} CPUs, load {machine['load_1m']:g}; {versions}."
     )
 

@@ -76,8 +76,12 @@ def grid(
     risks = (0.05, 0.3) if quick else (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
     settings += [("dynamics", {"risk": risk}) for risk in risks]
     if not quick:
-        settings += [("dynamics", {"risk": r, "rungs": RUNGS[1]}) for r in (0.05, 0.5)]
-        settings += [("dynamics", {"risk": r, "eta": 4}) for r in (0.05, 0.5)]
+        settings += [
+            ("dynamics", {"risk": risk, "eta": eta, "rungs": rungs})
+            for risk in (0.05, 0.8)
+            for eta in etas
+            for rungs in RUNGS
+        ]
     wanted = [
         Contender.of(name, prior_for=prior_for if name == "dynamics" else None, **fields)
         for name, fields in settings

@@ -9,10 +9,11 @@
    posterior mean of a trial's outcome: the held-out loss, and norm and loss with the weight that
    they have earned on earlier sweeps and in this one. With weight zero the order is ASHA's.
 4. How long it goes on is set by the `risk`. A forecast (`forecast`) says where each trial may end,
-   with doubts that are learned from this sweep and from earlier ones. A trial goes on only as long
-   as the chance of losing the best without it is above the risk; once nothing new is to be
-   started, the paused trial that lowers that chance most is called back, until it is within the
-   risk. Only then is what is still paused ended.
+   with doubts that are learned from this sweep and from earlier ones, and so how likely it is that
+   the best is among those that are left. Once nothing new is to be started, the paused trial that
+   lowers that chance most is called back, until it is within the risk; only then is what is still
+   paused ended. A trial that the order would let go on is left where the best is nearly sure
+   without it (a fifth of the risk).
 5. The best of each decade of rate and of each batch size goes on with the better fraction until
    its group has hardly a chance.
 6. The guard (`guard`) stops all killing, and calls everybody back, where early evidence doesn't
@@ -36,6 +37,9 @@ from orchestrator.schedulers.outlook import Outlook
 from orchestrator.schedulers.tracking import Followed, Status
 
 FIRST = "first"
+SURE = 0.2
+"""Of the risk: so little of it lets a trial be left that the order would let go on. The rest of the
+risk is for those that the order leaves."""
 COHORT = 32
 """Trials that get to the first evaluation before any goes on. In larger sweeps the later ones join
 those that are ahead."""
@@ -106,9 +110,9 @@ class Dynamics(Outlook):
         elif gathering:
             action, rule = Action.PAUSE, "gather"
             why = f"it waits for the {gathering} trials that are still to get there"
-        elif without <= self.spec.risk and not self._alone(trial):
+        elif without <= SURE * self.spec.risk and not self._alone(trial):
             action, rule = Action.PAUSE, "risk"
-            why = f"the chance of losing the best without it is {without:.1%}, within the risk"
+            why = f"the chance of losing the best without it is {without:.1%}"
         elif standing.passes:
             action, rule, why = Action.CONTINUE, "rung", ""
         else:
@@ -199,10 +203,10 @@ class Dynamics(Outlook):
                 paused[0], "last-standing", "nothing else is left to run"
             )
         taken = prospect.risk.taken
+        if taken > SURE * self.spec.risk and (promotion := self._promotion()) is not None:
+            return promotion
         if taken <= self.spec.risk:
             return None
-        if (promotion := self._promotion()) is not None:
-            return promotion
         if (survivor := self._survivor(paused)) is not None:
             return self._resume(survivor[0], "survivor", survivor[1])
         gain = prospect.risk.gain()
