@@ -38,6 +38,8 @@ def false_stops(audited: Sequence[AuditedStop], best: float | None) -> dict[str,
         return {**report, "note": f"not enough audits ({len(judged)})"}
     false = sum(a.value is not None and a.value < best for a in judged)
     low, high = _beta_interval(false + 1, len(judged) - false + 1)
+    # Where none was false, or all were, the posterior's peak is at the end of the range.
+    low, high = (0.0 if false == 0 else low), (1.0 if false == len(judged) else high)
     return {**report, "false_stops": false, "rate": false / len(judged), "interval": [low, high]}
 
 
