@@ -84,8 +84,7 @@ class Worth:
 
 def learn_all(sweeps: Sweeps) -> Prior:
     """Worlds and dynamics, from nothing but these sweeps."""
-    base = Prior(tuple(float(w) for w in broad()), DynamicsPrior())
-    prior = learn(sweeps, base)
+    prior = learn(sweeps, broad())
     if len(sweeps) < LEAST_SWEEPS:
         return prior
     early = [views(sweeps, FIRST, level=False)]
@@ -249,16 +248,16 @@ def _spearman(a: Array, b: Array) -> float:
 def write(prior: Prior, path: Path) -> None:
     """The prior as a Python module, so that it is there wherever the scheduler is."""
     found: dict[str, Any] = {**prior.to_json(), "sweeps": 0}
-    worlds = [f"{w:.3g}" for w in found.pop("worlds")]
-    rows = [", ".join(worlds[i : i + 9]) for i in range(0, len(worlds), 9)]
+    weights = [f"{w:.3g}" for w in found.pop("persistence")]
+    rows = [", ".join(weights[i : i + 9]) for i in range(0, len(weights), 9)]
     lines = "".join(f"    {row},\n" for row in rows)
     body = pprint.pformat(found, width=96, sort_dicts=False)
     text = (
         '"""winnow\'s own prior. Written by `python -m benchmarks.prior --write`."""\n\n'
         "from __future__ import annotations\n\nfrom typing import Any\n\n"
-        f"# fmt: off\nWORLDS = (\n{lines})\n"
+        f"# fmt: off\nPERSISTENCE = (\n{lines})\n"
         f"LEARNED: dict[str, Any] = \\\n{body}\n# fmt: on\n\n"
-        'PRIOR: dict[str, Any] = {"worlds": WORLDS, **LEARNED}\n'
+        'PRIOR: dict[str, Any] = {"persistence": PERSISTENCE, **LEARNED}\n'
     )
     path.write_text(text, encoding="utf-8")
 
@@ -277,7 +276,7 @@ def main() -> None:
     print(json.dumps(worth(early, rungs).__dict__, indent=2))
     prior = learn_all(drawn)
     shown: dict[str, Any] = prior.to_json()
-    shown.pop("worlds")
+    shown.pop("persistence")
     print(json.dumps({"from": [s.name for s in sweeps], **shown}, indent=2))
     if args.write:
         write(prior, ROOT / "orchestrator" / "schedulers" / "default_prior.py")

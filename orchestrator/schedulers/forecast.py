@@ -6,9 +6,9 @@ fractions s < t of the budget the places correlate as
     ρ(s, t) = (1 − noise) · (1 − late · (t − s)) · (s / t)^decay
 
 which is an Ornstein-Uhlenbeck process in log time, disturbed by what a measurement adds (`noise`)
-and by trials that make a fresh start (`late`: slow starters that win). Where the outcome is not
-what the rungs measure (a benchmark, after held-out losses), its places agree with theirs only so
-far: the last correlation has `agreement` as a factor. No sweep tells these four numbers beforehand,
+and by trials that make a fresh start (`late`: slow starters that win). The last step to the outcome
+may be unlike those before (a benchmark after held-out losses; a schedule that decays at the end):
+its correlation has `agreement` as a factor. No sweep tells these four numbers beforehand,
 so a forecast keeps a distribution over a grid of them, the `WORLDS`: a prior from earlier sweeps,
 times the likelihood of every correlation between neighbouring rungs seen in this one (Fisher's z).
 Only better trials get to deeper rungs; the likelihood allows for their narrower range.
@@ -35,7 +35,7 @@ LATES = np.array([0.0, 0.1, 0.3, 0.6])
 NOISES = np.array([0.0, 0.07, 0.2])
 AGREEMENTS = np.array([1.0, 0.7, 0.0])
 WORLDS: Array = np.array(list(product(DECAYS, LATES, NOISES, AGREEMENTS)))
-"""(360, 4): decay per e-fold of the budget, late, noise, agreement."""
+"""(360, 4): decay per e-fold of the budget, late, noise, agreement; the last one varies fastest."""
 
 DRAWS = 256
 BLOCK = 64
@@ -43,6 +43,7 @@ TINY = 1e-300
 TIE = 0.25
 """Places (normal scores) this near to each other are taken for equal: about what seed noise does
 near the top of the recorded sweeps, where 1 to 4 of 26 configurations lie within a deviation."""
+LEAST_PAIRS = 3
 BEST_CORRELATION = 0.985
 """Fisher's z of a correlation of 1 is infinite; a measured one is cut here."""
 
@@ -194,7 +195,7 @@ def _link(before: Array, after: Array, rho: Array) -> Array:
     `rho` is what it would be over all trials. Among those that got to the second point, whose
     places `before` have another spread, it is ρ·s / √(ρ²·s² + 1 − ρ²).
     """
-    if len(before) < 4:
+    if len(before) < LEAST_PAIRS:
         return np.zeros(len(rho))
     spread, width = float(before.std()), float(after.std())
     if spread < 1e-6 or width < 1e-6:

@@ -32,7 +32,7 @@ from orchestrator.schedulers.outcome_model import Features, early_features, loss
 from orchestrator.schedulers.places import known_places
 from orchestrator.schedulers.risk import Risk, measure, measure_front
 from orchestrator.schedulers.tracking import Followed, Status
-from orchestrator.schedulers.transfer import Prior, default_prior, same_measure
+from orchestrator.schedulers.transfer import Prior, default_prior
 from trainer.metrics import Evaluation, StepRecord
 from winnow.spec import SchedulerSpec
 
@@ -186,9 +186,7 @@ class Outlook(ASHA):
                     scores[column[t.info.id], -1] = math.inf if value is None else value
             out = np.array([t.outcome is not None and not t.completed for t in trials], dtype=bool)
             quality = (first, *[1.0] * (len(points) - 1))
-            worlds = np.array(self.prior.worlds)
-            if self._is_held_out_loss():
-                worlds = same_measure(worlds)
+            worlds = self.prior.worlds(same=self._is_held_out_loss())
             found = forecast(scores, points, worlds, out=out, quality=quality)
             self._forecast = found, column
         return self._forecast

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.schedulers.curves import Curve
-from orchestrator.schedulers.forecast import AGREEMENTS, DECAYS, WORLDS, Array, climb
+from orchestrator.schedulers.forecast import AGREEMENTS, DECAYS, Array, climb
 from orchestrator.schedulers.simulate import Recorded
 
 FRACTIONS = (0.0625, 0.125, 0.25, 0.5)
@@ -30,8 +30,8 @@ ONE_SWEEP = 0.25
 """Its share while it is the only one: nobody can be left out."""
 
 
-def broad() -> Array:
-    """The prior of a sweep of which nothing is known: (360,) weights.
+def broad() -> Prior:
+    """The prior of a sweep of which nothing is known.
 
     Centred on a correlation of .43 between a trial's place at a sixteenth of its budget and its
     last, and wide: 90 % of it reaches from nearly none to nearly all. AlgoPerf's public logs, runs
@@ -40,34 +40,37 @@ def broad() -> Array:
     decay = np.exp(-0.5 * (np.log(DECAYS / 0.3) / 0.7) ** 2)
     late = np.array([0.25, 0.25, 0.3, 0.2])
     noise = np.array([0.35, 0.4, 0.25])
-    agreement = np.array([0.4, 0.4, 0.2])
-    weights = np.einsum("i,j,k,l->ijkl", decay / decay.sum(), late, noise, agreement).ravel()
-    return weights / weights.sum()
-
-
-def same_measure(prior: Array) -> Array:
-    """The prior once it is known that the outcome is what the rungs measure."""
-    weights = np.where(WORLDS[:, 3] == 1.0, prior, 0.0)
-    return weights / weights.sum()
+    weights = np.einsum("i,j,k->ijk", decay / decay.sum(), late, noise).ravel()
+    return Prior(tuple(float(w) for w in weights / weights.sum()))
 
 
 @dataclass(frozen=True)
 class Prior:
     """What a scheduler starts from.
 
-    `worlds` are weights of `forecast.WORLDS`, already mixed with the broad prior at `share`.
-    `dynamics` holds what norm and loss are worth, by point: see `DynamicsPrior`. `sweeps` counts
-    the sweeps it was learned from; 0 is winnow's own.
+    `persistence` are weights of the first three axes of `forecast.WORLDS`, (120,), already mixed
+    with the broad prior at `share`. `same` and `other` count sweeps by agreement: where the outcome
+    was the held-out loss that the rungs measure, and where it was something else. `dynamics` is
+    what norm and loss are worth. `sweeps` counts the sweeps it was learned from; 0 is winnow's own.
     """
 
-    worlds: tuple[float, ...]
-    dynamics: DynamicsPrior
+    persistence: tuple[float, ...]
+    same: tuple[float, ...] = (2.4, 0.36, 0.24)
+    other: tuple[float, ...] = (1.2, 1.2, 0.6)
+    dynamics: DynamicsPrior = field(default_factory=lambda: DynamicsPrior())
     sweeps: int = 0
     share: float = 0.0
 
+    def worlds(self, *, same: bool) -> Array:
+        """(360,) weights of `forecast.WORLDS`. `same`: the outcome is what the rungs measure."""
+        counts = np.array(self.same if same else self.other)
+        return np.outer(np.array(self.persistence), counts / counts.sum()).ravel()
+
     def to_json(self) -> dict[str, Any]:
         return {
-            "worlds": [float(f"{w:.6g}") for w in self.worlds],
+            "persistence": [float(f"{w:.6g}") for w in self.persistence],
+            "same": list(self.same),
+            "other": list(self.other),
             "dynamics": self.dynamics.to_json(),
             "sweeps": self.sweeps,
             "share": self.share,
@@ -76,7 +79,9 @@ class Prior:
     @staticmethod
     def of_json(data: Mapping[str, Any]) -> Prior:
         return Prior(
-            worlds=tuple(data["worlds"]),
+            persistence=tuple(data["persistence"]),
+            same=tuple(data["same"]),
+            other=tuple(data["other"]),
             dynamics=DynamicsPrior.of_json(data["dynamics"]),
             sweeps=int(data["sweeps"]),
             share=float(data["share"]),
@@ -127,24 +132,38 @@ def learn(sweeps: Sequence[Sequence[Recorded]], base: Prior | None = None) -> Pr
     `base` is what is known without them, winnow's own by default.
     """
     base = base or default_prior()
-    start = np.array(base.worlds)
-    found = [f for f in (likelihood(s, start) for s in sweeps) if f is not None]
+    found = [f for f in (_read(s, base) for s in sweeps) if f is not None]
     if not found:
         return base
-    posteriors = [_posterior(start, f) for f in found]
-    share = _share(found, posteriors, start)
+    start = np.array(base.persistence)
+    likelihoods = [_over_agreement(f, base) for f in found]
+    posteriors = [_posterior(start, one) for one in likelihoods]
+    share = _share(likelihoods, posteriors, start)
     mixed = share * np.mean(posteriors, axis=0) + (1 - share) * start
+    counts = {True: np.array(base.same), False: np.array(base.other)}
+    for one in found:
+        weights = _posterior(base.worlds(same=one.same), one.log_likelihood)
+        counts[one.same] += weights.reshape(-1, len(AGREEMENTS)).sum(axis=0)
     return replace(
-        base, worlds=tuple(float(w) for w in mixed), sweeps=len(found), share=round(share, 4)
+        base,
+        persistence=tuple(float(w) for w in mixed),
+        same=tuple(round(float(c), 4) for c in counts[True]),
+        other=tuple(round(float(c), 4) for c in counts[False]),
+        sweeps=len(found),
+        share=round(share, 4),
     )
 
 
-def likelihood(sweep: Sequence[Recorded], prior: Array) -> Array | None:
-    """Log likelihood of each world (360,) from one recorded sweep; None if it says nothing.
+@dataclass(frozen=True)
+class _Evidence:
+    """Log likelihood of each world (360,) from one sweep, and what kind of outcome it had."""
 
-    A sweep whose outcome was the held-out loss itself says nothing about how well other outcomes
-    agree with it: its likelihood is the same for every agreement.
-    """
+    log_likelihood: Array
+    same: bool
+
+
+def _read(sweep: Sequence[Recorded], base: Prior) -> _Evidence | None:
+    """What one recorded sweep says; None if too few of its trials have an outcome."""
     rows: list[list[float]] = []
     same = True
     for trial in sweep:
@@ -161,10 +180,16 @@ def likelihood(sweep: Sequence[Recorded], prior: Array) -> Array | None:
     scores = np.array(rows, dtype=float).reshape(len(rows), len(FRACTIONS) + 1)
     if np.isfinite(scores[:, -1]).sum() < LEAST_TRIALS:
         return None
-    if not same:
-        return climb(scores, (*FRACTIONS, 1.0), prior).log_likelihood
-    found = climb(scores, (*FRACTIONS, 1.0), same_measure(prior)).log_likelihood
-    return np.repeat(found[WORLDS[:, 3] == 1.0], len(AGREEMENTS))
+    prior = base.worlds(same=same)
+    return _Evidence(climb(scores, (*FRACTIONS, 1.0), prior).log_likelihood, same)
+
+
+def _over_agreement(one: _Evidence, base: Prior) -> Array:
+    """(120,) log likelihood with agreement averaged over."""
+    counts = np.array(base.same if one.same else base.other)
+    table = one.log_likelihood.reshape(-1, len(AGREEMENTS))
+    top = table.max()
+    return np.log(np.exp(table - top) @ (counts / counts.sum()) + 1e-300) + top
 
 
 def _share(found: list[Array], posteriors: list[Array], start: Array) -> float:

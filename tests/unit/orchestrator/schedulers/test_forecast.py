@@ -10,7 +10,11 @@ import pytest
 from orchestrator.schedulers.forecast import WORLDS, correlation, forecast, normal_scores
 from orchestrator.schedulers.guard import permutation_p, watch
 from orchestrator.schedulers.risk import measure, measure_front
-from orchestrator.schedulers.transfer import broad, same_measure
+from orchestrator.schedulers.transfer import broad
+
+UNKNOWN = broad().worlds(same=False)
+SAME = broad().worlds(same=True)
+PERFECT = np.where(WORLDS[:, 3] == 1.0, SAME, 0.0)
 
 TIMES = (0.125, 0.25, 0.5, 1.0)
 
@@ -26,7 +30,7 @@ def lived(rng: np.random.Generator, n: int, decay: float) -> np.ndarray:
 
 @pytest.mark.parametrize("decay", [0.02, 0.3, 1.2])
 def test_it_learns_how_well_places_persist(decay: float) -> None:
-    found = forecast(lived(np.random.default_rng(1), 400, decay), TIMES, broad())
+    found = forecast(lived(np.random.default_rng(1), 400, decay), TIMES, UNKNOWN)
     truth = 0.125**decay
     mean, low, high = found.persistence(0.125)
     assert low - 0.08 <= truth <= high + 0.08
@@ -38,14 +42,14 @@ def test_it_learns_the_same_though_only_the_better_half_goes_on() -> None:
     for at in range(1, 4):
         behind = scores[:, at - 1] > np.nanmedian(scores[:, at - 1])
         scores[behind | np.isnan(scores[:, at - 1]), at:] = np.nan
-    mean, _, _ = forecast(scores, TIMES, broad()).persistence(0.125)
+    mean, _, _ = forecast(scores, TIMES, UNKNOWN).persistence(0.125)
     assert mean == pytest.approx(0.125**0.3, abs=0.2)
 
 
 def test_the_risk_it_announces_is_the_one_that_is_met() -> None:
     """Sweeps of the prior's own worlds; the worse half is given up at a quarter of the budget."""
     rng = np.random.default_rng(3)
-    weights = same_measure(broad())
+    weights = PERFECT / PERFECT.sum()
     announced, met = [], []
     for _ in range(300):
         decay, late, noise, _ = WORLDS[rng.choice(len(WORLDS), p=weights)]
@@ -79,35 +83,35 @@ def _halves(values: list[float]) -> tuple[np.ndarray, np.ndarray]:
 def test_trials_that_ended_keep_their_order_in_every_draw() -> None:
     scores = lived(np.random.default_rng(4), 10, 0.5)
     scores[6:, 3] = np.nan
-    draws = forecast(scores, TIMES, broad()).draws
+    draws = forecast(scores, TIMES, UNKNOWN).draws
     order = np.argsort(scores[:6, 3])
     assert (np.diff(draws[:, :6][:, order], axis=1) > 0).all()
 
 
 def test_a_trial_s_draws_do_not_hang_on_how_many_others_there_are() -> None:
-    few, many = (forecast(np.full((n, 4), np.nan), TIMES, broad()).draws[:, :5] for n in (5, 300))
+    few, many = (forecast(np.full((n, 4), np.nan), TIMES, UNKNOWN).draws[:, :5] for n in (5, 300))
     assert np.array_equal(few, many)
 
 
 def test_missing_infinite_and_equal_scores_are_no_trouble() -> None:
     scores = np.full((6, 4), np.nan)
-    assert np.isfinite(forecast(scores, TIMES, broad()).draws).all()
+    assert np.isfinite(forecast(scores, TIMES, UNKNOWN).draws).all()
     scores[:, 0] = 1.0
-    assert np.isfinite(forecast(scores, TIMES, broad()).draws).all()
+    assert np.isfinite(forecast(scores, TIMES, UNKNOWN).draws).all()
     scores[2, 1] = np.inf
     scores[3, 2] = 0.5  # was not seen at the second point
-    found = forecast(scores, TIMES, broad(), out=np.arange(6) == 5)
+    found = forecast(scores, TIMES, UNKNOWN, out=np.arange(6) == 5)
     assert np.isfinite(found.draws[:, :5]).all()
     assert np.isposinf(found.draws[:, 5]).all()
-    assert forecast(np.empty((0, 4)), TIMES, broad()).draws.shape[1] == 0
+    assert forecast(np.empty((0, 4)), TIMES, UNKNOWN).draws.shape[1] == 0
 
 
 def test_an_outcome_of_another_kind_is_doubted_until_it_agrees() -> None:
     scores = lived(np.random.default_rng(5), 24, 0.02)
     behind = scores[:, 2] > np.sort(scores[:, 2])[1]
     scores[behind, 3] = np.nan
-    doubted = measure(forecast(scores, TIMES, broad()).draws, ~behind, tie=0.1).taken
-    known = measure(forecast(scores, TIMES, same_measure(broad())).draws, ~behind, tie=0.1).taken
+    doubted = measure(forecast(scores, TIMES, UNKNOWN).draws, ~behind, tie=0.1).taken
+    known = measure(forecast(scores, TIMES, PERFECT / PERFECT.sum()).draws, ~behind, tie=0.1).taken
     assert doubted > known + 0.05
 
 
