@@ -11,8 +11,8 @@ TOTAL = 1000  # with first_rung 0.1 the point is at 100 samples
 
 
 def start(trials: int, **settings) -> Scheduler:
-    settings = {"first_rung": 0.1, "keep": 0.5} | settings
-    scheduler = make_scheduler(SchedulerSpec(name="one-epoch", **settings), 0)
+    wanted = {"name": "one-epoch", "first_rung": 0.1, "keep": 0.5, **settings}
+    scheduler = make_scheduler(SchedulerSpec.model_validate(wanted), 0)
     for number in range(trials):
         scheduler.add(TrialInfo(f"t{number}", number, {}, TOTAL))
     return scheduler
@@ -64,8 +64,7 @@ def test_all_wait_for_the_last_one_then_the_best_half_goes_on() -> None:
 
 def test_reasons() -> None:
     scheduler = start(3)
-    for number, loss in enumerate([2.4, 2.1, 2.3]):
-        decision = arrive(scheduler, number, loss)
+    *_, decision = [arrive(scheduler, n, loss) for n, loss in enumerate([2.4, 2.1, 2.3])]
     assert decision is not None
     assert decision.reason == (
         "held-out loss 2.3 at 100 samples ranks 2 of 3 so far; all wait here until the last one "

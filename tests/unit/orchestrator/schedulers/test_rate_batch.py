@@ -167,7 +167,9 @@ def test_finds_the_valley_in_a_sweep_whose_early_losses_are_noise(trial) -> None
             )
         best = sorted(recorded, key=lambda r: r.value)[:3]
         for name in kept:
-            result = simulate(make_scheduler(SchedulerSpec(name=name), 0), recorded, workers=2)
+            result = simulate(
+                make_scheduler(SchedulerSpec.model_validate({"name": name}), 0), recorded, workers=2
+            )
             kept[name] += result.best in {r.info.id for r in best}
     assert kept["rate-batch-curve"] >= 5
     assert kept["rate-batch-curve"] > kept["asha"]

@@ -35,9 +35,11 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def specs(draw: st.DrawFn, rules: Sequence[str] = RULES) -> SchedulerSpec:
     """Any rule, with values for the fields that it reads."""
+    fields = {str(name): read for name, read in SCHEDULER_FIELDS.items()}
     name = draw(st.sampled_from(rules))
-    read = {field: draw(VALUES[field]) for field in SCHEDULER_FIELDS[name] if field in VALUES}
-    return SchedulerSpec(name=name, mode=draw(st.sampled_from(["act", "act", "shadow"])), **read)
+    read = {field: draw(VALUES[field]) for field in fields[name] if field in VALUES}
+    mode = draw(st.sampled_from(["act", "act", "shadow"]))
+    return SchedulerSpec.model_validate({"name": name, "mode": mode, **read})
 
 
 quick = settings(
