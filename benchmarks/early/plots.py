@@ -47,6 +47,8 @@ def draw_frontier(result: Mapping[str, Any], title: str, path: Path) -> None:
             axis.scatter(*zip(*points, strict=True), s=22 if ours else 7, color=colour, alpha=0.6)
             axis.plot(*zip(*line, strict=True), color=colour, lw=2.4 if ours else 1.2, label=rule)
         axis.set_xlim(0, 1.02)
+        # Most rules are within a few hundredths: on a linear axis they would be one line.
+        axis.set_yscale("symlog", linthresh=0.01, linscale=0.3)
         axis.set_ylim(bottom=0)
         axis.set_xlabel("compute, share of running everything to its end")
         axis.set_ylabel("regret of the selected trial\n0 the best, 1 the median configuration")
