@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.early.evaluation import Contender, PriorFor, Row, available, evaluate
+from benchmarks.early.evaluation import Contender, PriorFor, Row, evaluate
 from benchmarks.early.sweeps import Sweep
 from orchestrator.schedulers.simulate import Recorded
 from winnow.spec import SCHEDULER_FIELDS
@@ -33,7 +33,6 @@ def defaults(prior_for: PriorFor | None, only: Sequence[str] = ()) -> list[Conte
     found = [
         Contender.of(name, prior_for=prior_for if name == "dynamics" else None, **_spared(name))
         for name in RULES
-        if available(name)
     ]
     asha = Contender.of("asha")
     found.append(replace(asha, label="asha on training loss", show="training-loss"))
@@ -85,7 +84,7 @@ def grid(
     wanted = [
         Contender.of(name, prior_for=prior_for if name == "dynamics" else None, **fields)
         for name, fields in settings
-        if (not only or name in only) and available(name)
+        if not only or name in only
     ]
     fewer = [
         replace(c, label=f"{c.label} on {share:.0%} of the trials", share=share)

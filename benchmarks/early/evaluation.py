@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +60,7 @@ class Contender:
 
     def __call__(self, sweep: Sweep, seed: int) -> Scheduler:
         prior = None if self.prior_for is None else self.prior_for(sweep)
-        return _make(self.spec, seed, prior)
+        return make_scheduler(self.spec, seed, prior)
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def _score(
         lost=bool(good) and all(i in ended for i in good),
         gone=gone,
         forecasts=_forecasts(sweep, result.decisions),
-        risk_left=_last(result.decisions, "risk_left"),
+        risk_left=_last(result.decisions, "risk_taken"),
         guard=_guard(scheduler.inner, result.decisions),
         audit=scheduler.audit(),
         false_stops=_false_stops(result),
@@ -325,22 +324,6 @@ class _Timed:
         report: Any = getattr(self.inner, "audit", None)
         found: Any = report() if callable(report) else {}
         return found
-
-
-def available(name: str) -> bool:
-    """Whether a rule of that name is there."""
-    try:
-        return _make(SchedulerSpec(name=name), 0, None) is not None  # type: ignore[arg-type]
-    except (ImportError, NotImplementedError, ValueError):
-        return False
-
-
-def _make(spec: SchedulerSpec, seed: int, prior: Any) -> Scheduler:
-    if prior is None:
-        return make_scheduler(spec, seed)
-    if "prior" not in inspect.signature(make_scheduler).parameters:
-        raise ValueError("these schedulers take no prior")
-    return make_scheduler(spec, seed, prior=prior)  # type: ignore[call-arg]
 
 
 def _label(name: str, fields: Mapping[str, Any]) -> str:
