@@ -220,7 +220,12 @@ class Dynamics(Outlook):
         return self._resume(best, "risk", why)
 
     def _resume(self, trial: Followed, rule: str, why: str) -> Decision:
-        return self._decision(trial, Action.RESUME, rule, why, **self._own_evidence(trial))
+        if self._is_early(trial):
+            evidence = self._first_evidence(trial)
+        else:
+            rung = self._paused_rung(trial)
+            evidence = self._evidence(rung, self._standings(rung)[trial.info.id])
+        return self._decision(trial, Action.RESUME, rule, why, **evidence)
 
     def _give_up(self, trial: Followed) -> Decision:
         taken = self._look_ahead().risk.taken
@@ -232,11 +237,14 @@ class Dynamics(Outlook):
                 f"{evidence['probability']:.1%} to be the best; {end}"
             )
             return self._decision(trial, Action.STOP, "first-rung", reason, **evidence)
-        rung = next(r for r in range(len(self.spec.rungs)) if self._paused_at(trial, r))
+        rung = self._paused_rung(trial)
         standing = self._standings(rung)[trial.info.id]
         reason = f"{standing} ranked {standing.rank} of {standing.peers}; {end}"
         evidence = self._evidence(rung, standing)
         return self._decision(trial, Action.STOP, "rung", reason, **evidence)
+
+    def _paused_rung(self, trial: Followed) -> int:
+        return next(r for r in range(len(self.spec.rungs)) if self._paused_at(trial, r))
 
     def _is_early(self, trial: Followed) -> bool:
         """Whether it is paused at the first rung."""

@@ -266,6 +266,30 @@ def test_the_guard_fires_and_calls_everybody_back(sweep) -> None:
     assert {t.state for t in result.trials.values()} == {"COMPLETED"}
 
 
+def test_everybody_gets_to_the_first_evaluation_before_anybody_goes_on(sweep) -> None:
+    _, result = run(sweep(16, seed=8), workers=2)
+    at_first = [n for n, d in enumerate(result.decisions) if d.evidence["point"] == "0"]
+    back = [n for n, d in enumerate(result.decisions) if d.action is Action.RESUME]
+    judged = {result.decisions[n].trial_id for n in at_first if n < back[1]}
+    assert len(judged) >= 15  # a second worker may go on while the last trial is on its way
+    gathered = [d for d in result.decisions if d.rule == "gather"]
+    assert all(d.action is Action.PAUSE and "still to get there" in d.reason for d in gathered)
+    assert len(gathered) >= 14
+
+
+def test_the_best_of_each_batch_size_goes_on_while_it_may_win(trial) -> None:
+    """Large batches start slowly: all of them are behind at the first rung."""
+    recorded = [trial(n, final=1.5 + 0.05 * n, batch=16, rate=1e-4) for n in range(9)] + [
+        trial(n, final=1.4 + 0.05 * n, batch=64, rate=1e-4, crossing=1.5) for n in range(9, 12)
+    ]
+    scheduler = make_scheduler(SchedulerSpec(audit=0.0), 0, broad())
+    result = simulate(scheduler, recorded, workers=1)
+    survivors = [d for d in result.decisions if d.rule == "survivor"]
+    assert survivors
+    assert {d.trial_id for d in survivors} & {"t9", "t10", "t11"}
+    assert any("batch size" in d.reason for d in survivors)
+
+
 def test_a_trial_goes_on_only_while_the_best_could_be_lost_without_it(sweep) -> None:
     _, result = run(sweep(24, seed=6, scatter=0.6), workers=1, risk=0.02)
     called = [d for d in result.decisions if d.action is Action.RESUME]
