@@ -2,9 +2,9 @@
 
 1. The gate (`gates`) ends a diverging trial at once. What escapes it is ended at the first rung at
    which its held-out loss is far above where training began.
-2. The first rung, before any evaluation, looks at norm and loss: it marks trials that don't learn
-   and, where earlier sweeps have shown that norm and loss predict, pauses a trial that has hardly a
-   chance to be the best.
+2. The first rung, before any evaluation, looks at norm and loss: it marks trials that don't learn,
+   and gives each trial a chance by what norm and loss were worth in earlier sweeps. Where this
+   sweep has confirmed that, it pauses a trial that has hardly a chance to be the best.
 3. From then on asynchronous successive halving (`asha`) sets the order. A rung ranks by the
    posterior mean of a trial's outcome: the held-out loss, and norm and loss with the weight that
    they have earned on earlier sweeps and in this one. With weight zero the order is ASHA's.
@@ -33,7 +33,7 @@ from orchestrator.schedulers.curves import HeldOut
 from orchestrator.schedulers.early import LEAST_PEERS, paper_sign, rounded, with_percentiles
 from orchestrator.schedulers.gates import CERTAIN_RISE
 from orchestrator.schedulers.outcome_model import LEAST_POINTS
-from orchestrator.schedulers.outlook import Outlook
+from orchestrator.schedulers.outlook import LEAST_COMPLETED, Outlook
 from orchestrator.schedulers.tracking import Followed, Status
 
 FIRST = "first"
@@ -278,8 +278,9 @@ class Dynamics(Outlook):
     def _first_evidence(self, trial: Followed) -> dict[str, Any]:
         view, i = self._view(-1), trial.info.id
         peers = sum(f is not None for f in view.features.values())
-        if self._quality() == 0.0:
-            may_not = "alone they have foretold no outcome yet, so they pause nobody"
+        completed = sum(t.completed for t in self._in_order())
+        if completed < LEAST_COMPLETED or not view.fit.earned:
+            may_not = "in this sweep they have not foretold outcomes yet, so they pause nobody"
         elif self._look_ahead().guard.fired:
             may_not = self._look_ahead().guard.text
         elif peers < LEAST_PEERS or view.features.get(i) is None:
