@@ -278,8 +278,7 @@ class Dynamics(Outlook):
     def _first_evidence(self, trial: Followed) -> dict[str, Any]:
         view, i = self._view(-1), trial.info.id
         peers = sum(f is not None for f in view.features.values())
-        completed = sum(t.completed for t in self._in_order())
-        if completed < LEAST_COMPLETED or not view.fit.earned:
+        if self._completions() < LEAST_COMPLETED or not view.fit.earned:
             may_not = "in this sweep they have not foretold outcomes yet, so they pause nobody"
         elif self._look_ahead().guard.fired:
             may_not = self._look_ahead().guard.text

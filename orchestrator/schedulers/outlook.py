@@ -64,6 +64,7 @@ class Outlook(ASHA):
         self._weights: dict[int, float] = {}
         self._forecast: tuple[Forecast, dict[str, int]] | None = None
         self._prospect: Prospect | None = None
+        self._completed: int | None = None
 
     # --- books --------------------------------------------------------------------------------
 
@@ -102,7 +103,13 @@ class Outlook(ASHA):
         super()._forget()
         self._views.clear()
         self._weights.clear()
-        self._forecast = self._prospect = None
+        self._forecast = self._prospect = self._completed = None
+
+    def _completions(self) -> int:
+        """How many trials have completed."""
+        if self._completed is None:
+            self._completed = sum(t.completed for t in self._in_order())
+        return self._completed
 
     def _apply(self, decision: Decision) -> None:
         super()._apply(decision)
@@ -131,10 +138,7 @@ class Outlook(ASHA):
         brings the ranks at the rung closer to those of deeper outcomes.
         """
         if rung not in self._weights:
-            deeper = sum(map(len, self._at_rung[rung + 1 :])) + any(
-                t.completed for t in self._in_order()
-            )
-            if not deeper:
+            if not any(self._at_rung[rung + 1 :]) and not self._completions():
                 return self.prior.dynamics.weight
             outcomes, view = self._outcomes(rung), self._view(rung)
             level = {i: h.rank_key for i, h in self._at_rung[rung].items()}
@@ -150,8 +154,7 @@ class Outlook(ASHA):
     def _quality(self) -> float:
         """How well norm and loss alone foretell the outcome at the first rung, as a correlation:
         what earlier sweeps say, or what this one has shown by leave-one-out."""
-        completed = sum(t.completed for t in self._in_order())
-        if completed < LEAST_COMPLETED or self._view(-1).fit.outcomes < LEAST_OUTCOMES:
+        if self._completions() < LEAST_COMPLETED or self._view(-1).fit.outcomes < LEAST_OUTCOMES:
             return self.prior.dynamics.quality
         return max(self.prior.dynamics.quality, self._view(-1).fit.quality)
 
@@ -291,16 +294,22 @@ class Outlook(ASHA):
     def _seen(self, rung: int, *, everyone: bool = False) -> list[Seen]:
         seen: list[Seen] = []
         for t in self._in_order():
-            at = self._first(t) if rung < 0 else self._points(t.info.total_samples)[rung]
-            there = bool(t.curve.steps) and t.curve.steps[-1].samples >= at and self._healthy(t)
-            if not there and not everyone:
-                continue
-            if there and (t.info.id, rung) not in self._early:
-                steps = t.curve.until(at)
-                self._early[t.info.id, rung] = (early_features(steps), loss_noise(steps))
-            features, noise = self._early.get((t.info.id, rung), (None, math.inf))
-            seen.append(Seen(t.info.id, t.info.params, features, noise))
+            found = self._early.get((t.info.id, rung)) or self._early_look(t, rung)
+            if found is not None and self._healthy(t):
+                seen.append(Seen(t.info.id, t.info.params, *found))
+            elif everyone:
+                seen.append(Seen(t.info.id, t.info.params, None, math.inf))
         return seen
+
+    def _early_look(self, trial: Followed, rung: int) -> tuple[Features | None, float] | None:
+        """Features and noise of a trial's steps up to a rung; None if it hasn't got there."""
+        at = self._first(trial) if rung < 0 else self._points(trial.info.total_samples)[rung]
+        if not trial.curve.steps or trial.curve.steps[-1].samples < at:
+            return None
+        steps = trial.curve.until(at)
+        found = early_features(steps), loss_noise(steps)
+        self._early[trial.info.id, rung] = found
+        return found
 
     def _healthy(self, trial: Followed) -> bool:
         """A diverged trial says nothing about the others' curves."""
