@@ -135,12 +135,15 @@ class Outlook(ASHA):
         """What norm and loss weigh beside the held-out loss (1) at a rung.
 
         Earlier sweeps say so to begin with; this one may earn them more, where their prediction
-        brings the ranks at the rung closer to those of deeper outcomes.
+        brings the ranks at the rung closer to those of the trials that have ended. Later held-out
+        losses don't count for that: they are what the ranks at the rung foretell by themselves.
         """
         if rung not in self._weights:
-            if not any(self._at_rung[rung + 1 :]) and not self._completions():
+            if self._completions() < LEAST_OUTCOMES:
                 return self.prior.dynamics.weight
-            outcomes, view = self._outcomes(rung), self._view(rung)
+            ended = {t.info.id for t in self._in_order() if t.completed}
+            outcomes = {i: o for i, o in self._outcomes(rung).items() if i in ended}
+            view = self._view(rung)
             level = {i: h.rank_key for i, h in self._at_rung[rung].items()}
             ids = [i for i in outcomes if i in level and view.features.get(i) is not None]
             earned = earned_weight(
