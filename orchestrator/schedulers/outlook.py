@@ -17,7 +17,7 @@ from orchestrator.schedulers import guard as guards
 from orchestrator.schedulers.asha import ASHA
 from orchestrator.schedulers.base import Action, Decision
 from orchestrator.schedulers.curves import HeldOut
-from orchestrator.schedulers.early import Early, Seen, earned_weight, look
+from orchestrator.schedulers.early import LEAST_EARNERS, Early, Seen, earned_weight, look
 from orchestrator.schedulers.forecast import (
     DRAWS,
     Array,
@@ -36,9 +36,8 @@ from orchestrator.schedulers.transfer import Prior, default_prior
 from trainer.metrics import Evaluation, StepRecord
 from winnow.spec import SchedulerSpec
 
-LEAST_OUTCOMES = 6
 LEAST_COMPLETED = 2
-"""Outcomes before a sweep's own norms and losses may pause anyone; so many of completed trials."""
+"""Of the `LEAST_EARNERS` outcomes before a sweep's own norms and losses may pause anyone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ class Outlook(ASHA):
         losses don't count for that: they are what the ranks at the rung foretell by themselves.
         """
         if rung not in self._weights:
-            if self._completions() < LEAST_OUTCOMES:
+            if self._completions() < LEAST_EARNERS:
                 return self.prior.dynamics.weight
             ended = {t.info.id for t in self._in_order() if t.completed}
             outcomes = {i: o for i, o in self._outcomes(rung).items() if i in ended}
@@ -157,7 +156,7 @@ class Outlook(ASHA):
     def _quality(self) -> float:
         """How well norm and loss alone foretell the outcome at the first rung, as a correlation:
         what earlier sweeps say, or what this one has shown by leave-one-out."""
-        if self._completions() < LEAST_COMPLETED or self._view(-1).fit.outcomes < LEAST_OUTCOMES:
+        if self._completions() < LEAST_COMPLETED or self._view(-1).fit.outcomes < LEAST_EARNERS:
             return self.prior.dynamics.quality
         return max(self.prior.dynamics.quality, self._view(-1).fit.quality)
 
