@@ -1,13 +1,16 @@
 """States of sweeps and trials, and the moves between them that are legal. Pure.
 
     sweep   QUEUED → RUNNING → COMPLETED | FAILED | CANCELED
-            RUNNING ⇄ PAUSED; QUEUED and PAUSED can be CANCELED
+            QUEUED | RUNNING → PAUSED → QUEUED; QUEUED and PAUSED can be CANCELED
+            an ended one → QUEUED       a user has given it more to do
 
     trial   PENDING → RUNNING → COMPLETED | PRUNED | FAILED | CANCELED
-            RUNNING → PENDING   its workers were lost; it will run again from its last checkpoint
-            RUNNING ⇄ PAUSED    it yielded its workers and keeps a checkpoint
+            PENDING → COMPLETED         it took over an identical trial's result
+            RUNNING → PENDING           its workers were lost or preempted; it will run again
+            RUNNING | PENDING → PAUSED  it waits to be called back; PAUSED → RUNNING | PENDING
+            PRUNED | FAILED | CANCELED → PENDING    a user has revived it
 
-End states are final.
+End states are final but for what a user asks for.
 """
 
 from __future__ import annotations
@@ -17,20 +20,30 @@ from collections.abc import Mapping
 from orchestrator.errors import InvalidTransition
 from winnow.types import SweepState, TrialState
 
+_ENDED_SWEEP = frozenset({SweepState.QUEUED})
+_REVIVED = frozenset({TrialState.PENDING})
+
 SWEEP_MOVES: Mapping[SweepState, frozenset[SweepState]] = {
-    SweepState.QUEUED: frozenset({SweepState.RUNNING, SweepState.CANCELED}),
+    SweepState.QUEUED: frozenset({SweepState.RUNNING, SweepState.PAUSED, SweepState.CANCELED}),
     SweepState.RUNNING: frozenset(
         {SweepState.PAUSED, SweepState.COMPLETED, SweepState.FAILED, SweepState.CANCELED}
     ),
-    SweepState.PAUSED: frozenset({SweepState.RUNNING, SweepState.CANCELED}),
-    SweepState.COMPLETED: frozenset(),
-    SweepState.FAILED: frozenset(),
-    SweepState.CANCELED: frozenset(),
+    SweepState.PAUSED: frozenset({SweepState.QUEUED, SweepState.CANCELED}),
+    SweepState.COMPLETED: _ENDED_SWEEP,
+    SweepState.FAILED: _ENDED_SWEEP,
+    SweepState.CANCELED: _ENDED_SWEEP,
 }
 
 TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
     TrialState.PENDING: frozenset(
-        {TrialState.RUNNING, TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELED}
+        {
+            TrialState.RUNNING,
+            TrialState.PAUSED,
+            TrialState.COMPLETED,
+            TrialState.PRUNED,
+            TrialState.FAILED,
+            TrialState.CANCELED,
+        }
     ),
     TrialState.RUNNING: frozenset(
         {
@@ -42,11 +55,13 @@ TRIAL_MOVES: Mapping[TrialState, frozenset[TrialState]] = {
             TrialState.CANCELED,
         }
     ),
-    TrialState.PAUSED: frozenset({TrialState.RUNNING, TrialState.PRUNED, TrialState.CANCELED}),
+    TrialState.PAUSED: frozenset(
+        {TrialState.RUNNING, TrialState.PENDING, TrialState.PRUNED, TrialState.CANCELED}
+    ),
     TrialState.COMPLETED: frozenset(),
-    TrialState.PRUNED: frozenset(),
-    TrialState.FAILED: frozenset(),
-    TrialState.CANCELED: frozenset(),
+    TrialState.PRUNED: _REVIVED,
+    TrialState.FAILED: _REVIVED,
+    TrialState.CANCELED: _REVIVED,
 }
 
 
@@ -63,4 +78,4 @@ def check_trial_move(trial_id: str, current: TrialState, target: TrialState) -> 
 
 
 def _why(ended: bool) -> str:
-    return "end states are final" if ended else ""
+    return "it has ended" if ended else ""

@@ -41,6 +41,8 @@ from winnow.training import (
 __all__ = [
     "KINDS",
     "MAX_GRID",
+    "Budget",
+    "Checkpoints",
     "Choice",
     "Data",
     "EvalFile",
@@ -59,6 +61,7 @@ __all__ = [
     "Scalar",
     "SchedulerSpec",
     "Search",
+    "Sharing",
     "Space",
     "SweepSpec",
     "TrainFile",
@@ -79,6 +82,8 @@ class Search(Strict):
     sampler: Literal["random", "grid", "tpe"] = "tpe"
     trials: int | None = Field(default=None, gt=0, le=100_000)
     seed: int = Field(default=0, ge=0, lt=2**31)
+    reuse: bool = True
+    """Take over the result of an identical trial that has completed before, in this project."""
 
 
 SchedulerName = Literal[
@@ -276,10 +281,55 @@ class Resources(Strict):
         return self.gpus_per_trial or self.workers_per_trial
 
 
+class Sharing(Strict):
+    """A sweep's claim on the cluster, against the other sweeps.
+
+    All that a higher `priority` can use comes first; sweeps of equal priority share by `weight`.
+    """
+
+    priority: int = Field(default=0, ge=-100, le=100)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+
+
+class Budget(Strict):
+    """The most a sweep may use. At the first limit it ends, and keeps its best.
+
+    `trials`: search trials started. `hours`: since it was first driven, waiting and pauses
+    included. `gpu_hours`: GPUs times the time they were held by its trials. `cost`: GPU-hours times
+    `cost_per_gpu_hour`, in the user's currency.
+    """
+
+    trials: int | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, gt=0)
+    cost_per_gpu_hour: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _cost_has_a_rate(self) -> Budget:
+        if self.cost is not None and self.cost_per_gpu_hour is None:
+            raise ValueError("cost: say what a GPU costs in cost_per_gpu_hour")
+        return self
+
+
+class Checkpoints(Strict):
+    """Where checkpoints are kept, and which stay.
+
+    `store` is a folder or an fsspec address (`s3://bucket/prefix`, …); default: the server's home
+    folder. The exports of the `keep_best` best trials stay, and those of pinned ones. `revivable`
+    keeps the last checkpoint of trials that were stopped, so that reviving one costs nothing.
+    """
+
+    store: str | None = Field(default=None, min_length=1)
+    keep_best: int = Field(default=3, ge=1, le=100_000)
+    revivable: bool = True
+
+
 class SweepSpec(Strict):
     """A sweep, as the user wrote it."""
 
     name: str = Field(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$")
+    project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")
     model: str = Field(min_length=1)
     recipe: Literal["tulu", "tulu++", "lab", "lab-7680"] | None = None
     data: Data
@@ -290,6 +340,9 @@ class SweepSpec(Strict):
     scheduler: SchedulerSpec = SchedulerSpec()
     objective: Objective = Objective()
     resources: Resources = Resources()
+    sharing: Sharing = Sharing()
+    budget: Budget = Budget()
+    checkpoints: Checkpoints = Checkpoints()
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -328,6 +381,17 @@ class SweepSpec(Strict):
                 raise ValueError(
                     f"{name}: set it in space or training, or name a recipe ({', '.join(RECIPES)})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_fits_resources(self) -> SweepSpec:
+        if self.resources.gpus_per_trial == 0:
+            for name in ("gpu_hours", "cost"):
+                if getattr(self.budget, name) is not None:
+                    raise ValueError(
+                        f"budget.{name}: trials have no GPUs (resources.gpus_per_trial is 0); "
+                        "use budget.hours or budget.trials"
+                    )
         return self
 
     @model_validator(mode="after")

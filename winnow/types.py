@@ -103,6 +103,14 @@ class Trial(Model):
     """Worker time so far, over all attempts."""
     checkpoint: str | None
     """Folder of the exported model, once there is one."""
+    pinned: bool = False
+    """A scheduler never ends it."""
+    parent: str | None = None
+    """The trial that it was cloned from."""
+    reused_from: str | None = None
+    """The identical trial whose result it took over instead of training."""
+    why_pending: str | None = None
+    """Why it waits, as a sentence; null unless it is PENDING or PAUSED."""
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -130,9 +138,72 @@ class SweepSummary(Model):
     """The best trial, by split."""
 
 
+class Spending(Model):
+    """What a sweep has used of one thing, and what it may. `projected`: at its end, as far as can
+    be told; null before that can be said."""
+
+    what: Literal["trials", "hours", "gpu_hours", "cost"]
+    used: float
+    limit: float | None = None
+    projected: float | None = None
+
+
+class Quota(Model):
+    """The most that a project's sweeps may have: GPUs and trials at once, GPU-hours in all."""
+
+    gpus: int | None = None
+    trials: int | None = None
+    gpu_hours: float | None = None
+
+
+class Project(Model):
+    """Sweeps that share a quota. Projects share the cluster by `weight`."""
+
+    id: str
+    quota: Quota
+    weight: float
+    used: Quota
+    """What its sweeps have now, and have had (GPU-hours)."""
+
+
+CommandKind = Literal[
+    "stop",
+    "pause",
+    "resume",
+    "revive",
+    "pin",
+    "unpin",
+    "clone",
+    "cancel",
+    "add",
+    "extend",
+    "narrow",
+    "set",
+]
+"""Of a trial: stop, pause, resume, revive, pin, unpin, clone. Of a sweep: cancel, pause, resume,
+add, extend, narrow, set."""
+
+
+class Command(Model):
+    """What somebody asked for. `result` says what became of it, null until it is carried out."""
+
+    id: int
+    sweep_id: str
+    trial_id: str | None
+    kind: CommandKind
+    payload: dict[str, Any] | None = None
+    """clone: {params}; add: {params}; extend: {trials}; narrow: {space}; set: any of
+    max_concurrent, priority, weight, budget."""
+    issued_by: str
+    result: str | None = None
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
 class Sweep(Model):
     id: str
     name: str
+    project: str = "default"
     state: SweepState
     message: str | None
     spec: dict[str, Any]
@@ -142,6 +213,15 @@ class Sweep(Model):
     scheduler_summary: dict[str, Any] | None = None
     """What the scheduler says of its evidence: `audit`, and for `dynamics` the weights of norm and
     loss, risk, guard, agreement with the paper's sign, transfer. Null before its first decision."""
+    priority: int = 0
+    weight: float = 1.0
+    max_concurrent: int | None = None
+    """Trials at once, as it is now; null: as many as it gets."""
+    slots: int | None = None
+    """Trials at once that the cluster grants it now; null before that was decided."""
+    why_pending: str | None = None
+    """Why it has fewer slots than it could use, as a sentence."""
+    budget: list[Spending] = []
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

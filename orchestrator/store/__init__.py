@@ -10,9 +10,11 @@ Tables are in `schema`, sessions and retries in `database`; then one module a ta
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.migrations import migrate
 from orchestrator.store.records import (
+    AttemptRow,
+    Claim,
     Claimable,
     Command,
-    CommandKind,
+    Desk,
     Driver,
     Lease,
     StoredDecision,
@@ -23,9 +25,11 @@ from orchestrator.store.records import (
 from orchestrator.store.store import Store
 
 __all__ = [
+    "AttemptRow",
+    "Claim",
     "Claimable",
     "Command",
-    "CommandKind",
+    "Desk",
     "Driver",
     "DriverTransaction",
     "Lease",

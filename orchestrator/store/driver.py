@@ -7,7 +7,7 @@ not at all. A method that raises leaves nothing behind once the block is left by
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -45,6 +45,9 @@ class DriverTransaction:
         params: dict[str, Any],
         config: dict[str, Any],
         total_samples: int,
+        *,
+        parent: str | None = None,
+        fingerprint: str | None = None,
     ) -> str:
         """A new PENDING trial. Returns its id. Conflict if the number is taken."""
         trial_id = f"{self._sweep_id}-{number}"
@@ -65,6 +68,8 @@ class DriverTransaction:
                     samples=0,
                     total_samples=total_samples,
                     seconds=0.0,
+                    parent=parent,
+                    fingerprint=fingerprint,
                 )
             )
         except IntegrityError as error:
@@ -72,10 +77,76 @@ class DriverTransaction:
         self._session.emit(
             self._sweep_id,
             "trial.created",
-            {"number": number, "kind": kind, "params": params, "total_samples": total_samples},
+            {"number": number, "kind": kind, "params": params, "total_samples": total_samples}
+            | ({} if parent is None else {"parent": parent}),
             trial_id,
         )
         return trial_id
+
+    def configure(self, trial_id: str, config: dict[str, Any]) -> None:
+        """Replace the configuration of a trial that isn't running: a smaller cap, say."""
+        row = self._row(trial_id)
+        if row.state == TrialState.RUNNING:
+            raise Conflict(f"Trial {trial_id} is RUNNING; its configuration can't change now.")
+        self._set(trial_id, config=config)
+
+    def pin(self, trial_id: str, pinned: bool) -> None:
+        """Whether a scheduler may end the trial."""
+        self._set(trial_id, pinned=pinned)
+
+    def wait_for(self, reasons: Mapping[str, str | None]) -> None:
+        """Say why trials wait, by id; None where there is nothing to say any more."""
+        for trial_id, reason in reasons.items():
+            self._set(trial_id, why_pending=reason)
+
+    def reuse(
+        self, trial_id: str, source_id: str, value: float | None, also: Mapping[str, float | None]
+    ) -> None:
+        """A PENDING trial takes over the result of a completed one: its points, its evaluations
+        and its export, in an attempt that trained nothing."""
+        row = self._row(trial_id)
+        source = trial_rows.row_of(self._session, source_id)
+        if source.state != TrialState.COMPLETED:
+            raise Conflict(f"Trial {source_id} is {source.state}; only a completed one is reused.")
+        trial_rows.open_attempt(self._session, row, self._lease.epoch, None, first_step=1)
+        metrics.copy(self._session, source_id, trial_id)
+        trial_rows.close_attempt(
+            self._session, row, TrialState.COMPLETED, "reused", f"as trial {source_id}", attempt=1
+        )
+        copied = ("step", "total_steps", "samples", "loss", "grad_norm", "eval_loss", "exact_match")
+        trial_rows.move(
+            self._session,
+            row,
+            TrialState.COMPLETED,
+            self._revision,
+            reason="reused",
+            message=f"Trial {source_id} had the same configuration, data and model.",
+            columns={name: getattr(source, name) for name in copied}
+            | {
+                "attempt": 1,
+                "reused_from": source_id,
+                "value": metrics.finite_or_none(value),
+                "also": dict(also) or None,
+                "checkpoint": source.checkpoint,
+                "started_at": now(),
+            },
+        )
+
+    def set_aside(self, trial_id: str, reason: str, message: str) -> None:
+        """A trial that waits to run is to wait for a call: PENDING → PAUSED."""
+        self._move(trial_id, TrialState.PAUSED, reason, message)
+
+    def call_back(self, trial_id: str, reason: str, message: str) -> None:
+        """A PAUSED, PRUNED, FAILED or CANCELED trial is to run again: → PENDING."""
+        self._move(trial_id, TrialState.PENDING, reason, message)
+
+    def note_damaged(self, trial_id: str, path: str) -> None:
+        """A checkpoint can't be read: never resume from it again."""
+        self._mark(trial_id, [path], damaged=True)
+
+    def note_deleted(self, trial_id: str, paths: Sequence[str]) -> None:
+        """Checkpoints that are deleted next: nothing may need them from here on."""
+        self._mark(trial_id, paths, deleted=True)
 
     def start_attempt(self, trial_id: str, resume: str | None) -> int:
         """The trial becomes RUNNING with its next attempt. Returns the attempt's number, from 1.
@@ -223,6 +294,30 @@ class DriverTransaction:
             )
         commands.finish_all(self._session, row.id, f"the sweep is {state}")
 
+    def move_sweep(self, state: SweepState, message: str | None = None) -> None:
+        """Pause the sweep, or queue it again. To end it, `end_sweep`."""
+        if state.ended:
+            raise InvalidTransition(f"Sweep {self._sweep_id}", "", state, "use end_sweep")
+        row = sweep_rows.row_of(self._session, self._sweep_id)
+        if row.state != state:
+            sweep_rows.move(self._session, row, state, message)
+
+    def set_plan(self, **columns: Any) -> None:
+        """Change what may change while a sweep runs: planned, space, priority, weight,
+        max_concurrent, budget, and the account of what was spent."""
+        allowed = {
+            "planned",
+            "space",
+            "priority",
+            "weight",
+            "max_concurrent",
+            "budget",
+            "account",
+        }
+        if unknown := set(columns) - allowed:
+            raise ValueError(f"a sweep's {', '.join(sorted(unknown))} can't change")
+        sweep_rows.keep(self._session, self._sweep_id, **columns)
+
     def keep_prior(self, prior: dict[str, Any]) -> None:
         """Keep what the scheduler starts from, for every later driver of this sweep."""
         sweep_rows.keep(self._session, self._sweep_id, prior=prior)
@@ -240,6 +335,28 @@ class DriverTransaction:
     def _row(self, trial_id: str) -> Row[Any]:
         return trial_rows.row_of(self._session, trial_id, self._sweep_id)
 
+    def _set(self, trial_id: str, **columns: Any) -> None:
+        self._row(trial_id)
+        self._session.execute(
+            update(trials).where(trials.c.id == trial_id).values(version=self._revision, **columns)
+        )
+
+    def _move(self, trial_id: str, state: TrialState, reason: str, message: str) -> None:
+        row = self._row(trial_id)
+        if row.state == TrialState.RUNNING:
+            raise InvalidTransition(
+                f"Trial {trial_id}", "RUNNING", state, f"end its attempt {row.attempt} instead"
+            )
+        trial_rows.move(self._session, row, state, self._revision, reason=reason, message=message)
+
+    def _mark(self, trial_id: str, paths: Sequence[str], **columns: bool) -> None:
+        self._row(trial_id)
+        self._session.execute(
+            update(checkpoints)
+            .where(checkpoints.c.trial_id == trial_id, checkpoints.c.path.in_(paths))
+            .values(**columns)
+        )
+
     def _live(self, trial_id: str, attempt: int) -> Row[Any]:
         row = self._row(trial_id)
         if row.state != TrialState.RUNNING or row.attempt != attempt:
@@ -256,6 +373,7 @@ class DriverTransaction:
                 checkpoints.c.path == path,
                 checkpoints.c.kind == "state",
                 ~checkpoints.c.superseded,
+                ~checkpoints.c.deleted,
             )
         )
         if row is None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -29,11 +30,12 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.errors import Conflict
 from orchestrator.store.database import ReadSession, WriteSession
-from orchestrator.store.schema import checkpoints, evaluations, metrics, trials
+from orchestrator.store.records import AttemptRow
+from orchestrator.store.schema import attempts, checkpoints, evaluations, metrics, trials
 from orchestrator.store.scores import combine
 from orchestrator.store.thinning import thin
 from trainer.metrics import CheckpointRecord, Evaluation, StepRecord
-from winnow.types import Curve, EvaluationPoint, Scores
+from winnow.types import Curve, EvaluationPoint, Scores, TrialState
 
 # --- writing (inside a driver's transaction) --------------------------------------------------
 
@@ -121,6 +123,16 @@ def insert_checkpoints(
         raise Conflict(
             f"Trial {trial_id}: attempt {attempt} has already reported one of these checkpoints."
         ) from error
+
+
+def copy(session: WriteSession, source_id: str, trial_id: str) -> None:
+    """Give attempt 1 of a trial the points that count of another one."""
+    for table in (metrics, evaluations):
+        names = [c.name for c in table.columns if c.name not in ("trial_id", "attempt")]
+        taken = select(literal(trial_id), literal(1), *(table.c[name] for name in names)).where(
+            table.c.trial_id == source_id, ~table.c.superseded
+        )
+        session.execute(insert(table).from_select(["trial_id", "attempt", *names], taken))
 
 
 def supersede(
@@ -250,10 +262,51 @@ def load_checkpoints(
     names = list(CheckpointRecord.__dataclass_fields__)
     query = (
         _live(checkpoints, names, sweep_id)
-        .where(checkpoints.c.kind == "state")
+        .where(checkpoints.c.kind == "state", ~checkpoints.c.damaged, ~checkpoints.c.deleted)
         .order_by(checkpoints.c.trial_id, checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
     )
     return _by_trial(session, query, CheckpointRecord)
+
+
+def load_attempts(session: ReadSession, sweep_id: str) -> dict[str, tuple[AttemptRow, ...]]:
+    """All attempts by trial, oldest first, with how far each came."""
+    reached = (
+        select(metrics.c.trial_id, metrics.c.attempt, func.max(metrics.c.step).label("step"))
+        .join(trials, trials.c.id == metrics.c.trial_id)
+        .where(trials.c.sweep_id == sweep_id)
+        .group_by(metrics.c.trial_id, metrics.c.attempt)
+        .subquery()
+    )
+    query = (
+        select(attempts, func.coalesce(reached.c.step, attempts.c.first_step - 1).label("step"))
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .outerjoin(
+            reached,
+            and_(
+                reached.c.trial_id == attempts.c.trial_id,
+                reached.c.attempt == attempts.c.attempt,
+            ),
+        )
+        .where(trials.c.sweep_id == sweep_id)
+        .order_by(attempts.c.trial_id, attempts.c.attempt)
+    )
+    return {
+        trial_id: tuple(
+            AttemptRow(
+                attempt=row.attempt,
+                state=TrialState(row.state),
+                reason=row.reason,
+                first_step=row.first_step,
+                step=row.step,
+                resumed_from=row.resumed_from,
+                notes=row.notes or {},
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+            )
+            for row in group
+        )
+        for trial_id, group in groupby(session.rows(query), key=lambda row: row.trial_id)
+    }
 
 
 def _live(table: Table, names: Sequence[str], sweep_id: str) -> Any:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.schedulers.base import Decision
 from trainer.metrics import CheckpointRecord, Evaluation, StepRecord
-from winnow.types import SweepState, TrialKind, TrialState
-
-CommandKind = Literal["stop", "cancel"]
+from winnow.types import CommandKind, SweepState, TrialKind, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,22 @@ class Claimable:
     spec: dict[str, Any]
     epoch: int
     holder: str | None
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a sweep may ask of the cluster, as it is now. `open_trials`: those that could still run
+    (waiting, running or not yet proposed), so more slots than that would be idle."""
+
+    project: str
+    priority: int
+    weight: float
+    max_concurrent: int | None
+    open_trials: int
+    running: int
+    slots: int | None
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,7 @@ class Driver:
     epoch: int
     holder: str
     seconds_left: float
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,16 @@ class Command:
     kind: CommandKind
     issued_by: str
     created_at: datetime
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a driver looks at in every turn. `slots` None: nothing was granted yet."""
+
+    slots: int | None
+    max_concurrent: int | None
+    commands: tuple[Command, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +126,27 @@ class TrialRow:
     checkpoints: tuple[CheckpointRecord, ...]
     steps: tuple[StepRecord, ...]
     evaluations: tuple[Evaluation, ...]
+    pinned: bool
+    parent: str | None
+    reused_from: str | None
+    fingerprint: str | None
+    attempts: tuple[AttemptRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt of a trial, oldest first in `TrialRow.attempts`. `step` is how far it came
+    beyond what was kept of it: `first_step - 1` if nothing was."""
+
+    attempt: int
+    state: TrialState
+    reason: str | None
+    first_step: int
+    step: int
+    resumed_from: str | None
+    notes: dict[str, Any]
+    started_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +172,11 @@ class SweepRows:
     facts: dict[str, Any]
     planned: int
     prior: dict[str, Any] | None
+    project: str
+    space: dict[str, Any] | None
+    budget: dict[str, Any] | None
+    max_concurrent: int | None
+    slots: int | None
+    started_at: datetime | None
     trials: tuple[TrialRow, ...]
     decisions: tuple[StoredDecision, ...]

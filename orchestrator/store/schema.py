@@ -52,6 +52,9 @@ projects = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
+    # The most that its sweeps may have at once or in all: {gpus, trials, gpu_hours}, each optional.
+    Column("quota", _Json, nullable=False, default=dict, server_default=text("'{}'")),
+    Column("weight", Double, nullable=False, default=1.0, server_default=text("1")),
     _created(),
 )
 
@@ -79,6 +82,18 @@ sweeps = Table(
     Column("prior", _Json),
     # The scheduler's own account of its evidence; for readers only.
     Column("scheduler_summary", _Json),
+    # What may change while it runs; `spec` stays as it was submitted. `max_concurrent` NULL: as
+    # many as it gets; `space` NULL: the one of `spec`; `budget` NULL: none.
+    Column("priority", Integer, nullable=False, default=0, server_default=text("0")),
+    Column("weight", Double, nullable=False, default=1.0, server_default=text("1")),
+    Column("max_concurrent", Integer),
+    Column("budget", _Json),
+    Column("space", _Json),
+    # What the orchestrator grants: trials at once, and if fewer than it could use, why.
+    Column("slots", Integer),
+    Column("why_pending", Text),
+    # What was spent and is projected; see `orchestrator.budget`.
+    Column("account", _Json),
     Column("state", String(16), nullable=False),
     Column("message", Text),
     # Rises with every transaction of a driver; `trials.version` is taken from it.
@@ -122,10 +137,19 @@ trials = Table(
     Column("also", _Json),
     Column("seconds", Double, nullable=False),
     Column("checkpoint", Text),
+    # Never ended by a scheduler.
+    Column("pinned", Boolean, nullable=False, default=False, server_default=false()),
+    # The trial that it was cloned from, and the one whose result it took over.
+    Column("parent", String(24)),
+    Column("reused_from", String(24)),
+    # What makes its result the same as another's; see `orchestrator.fingerprint`.
+    Column("fingerprint", String(64)),
+    Column("why_pending", Text),
     _created(),
     Column("started_at", UtcTime()),
     Column("ended_at", UtcTime()),
     UniqueConstraint("sweep_id", "number"),
+    Index("ix_trials_fingerprint", "fingerprint"),
     Index("ix_trials_sweep_id_version", "sweep_id", "version"),
 )
 
@@ -229,6 +253,10 @@ checkpoints = Table(
     Column("bytes", _Big, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("superseded", Boolean, nullable=False, default=False, server_default=false()),
+    # Found unreadable when a trial was to go on from it.
+    Column("damaged", Boolean, nullable=False, default=False, server_default=false()),
+    # No longer on disk: housekeeping has deleted it, or is about to.
+    Column("deleted", Boolean, nullable=False, default=False, server_default=false()),
     _created(),
     _attempt_key(),
     sqlite_with_rowid=False,
@@ -272,6 +300,7 @@ commands = Table(
     Column("sweep_id", String(10), ForeignKey(sweeps.c.id), nullable=False),
     Column("trial_id", String(24), ForeignKey(trials.c.id)),
     Column("kind", String(16), nullable=False),
+    Column("payload", _Json),
     Column("issued_by", Text, nullable=False),
     Column("result", Text),
     _created(),

@@ -17,6 +17,7 @@ from orchestrator.store import (
     events,
     leases,
     metrics,
+    projects,
     sweeps,
     tokens,
     trials,
@@ -26,7 +27,7 @@ from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.records import (
     Claimable,
     Command,
-    CommandKind,
+    Desk,
     Driver,
     FinishedSweep,
     Lease,
@@ -37,7 +38,7 @@ from orchestrator.store.records import (
 from orchestrator.store.schema import trials as trials_table
 from trainer.metrics import Batch
 from winnow import types
-from winnow.types import SweepState, TrialKind, TrialState
+from winnow.types import CommandKind, SweepState, TrialKind, TrialState
 
 T = TypeVar("T")
 
@@ -88,6 +89,21 @@ class Store:
         """Cancel a sweep that no driver has begun. False if it isn't QUEUED (any more): then add
         a `cancel` command for its driver."""
         return self._db.transact(lambda s: leases.cancel_queued(s, sweep_id))
+
+    # --- projects -----------------------------------------------------------------------------
+
+    def projects(self) -> list[types.Project]:
+        """All projects by name, with what their sweeps use."""
+        with self._db.read() as session:
+            return projects.listed(session)
+
+    def add_project(self, project_id: str, quota: types.Quota, weight: float = 1.0) -> None:
+        """A new project. Conflict if there is one of that name."""
+        self._db.transact(lambda s: projects.add(s, project_id, quota, weight))
+
+    def change_project(self, project_id: str, quota: types.Quota, weight: float) -> None:
+        """Replace a project's quota and weight."""
+        self._db.transact(lambda s: projects.change(s, project_id, quota, weight))
 
     # --- trials and what they reported --------------------------------------------------------
 
@@ -174,15 +190,21 @@ class Store:
 
     # --- leases -------------------------------------------------------------------------------
 
-    def acquire_lease(self, sweep_id: str, holder: object, seconds: float) -> Lease | None:
+    def acquire_lease(
+        self, sweep_id: str, holder: object, seconds: float, *, attend: bool = False
+    ) -> Lease | None:
         """Take the sweep if it is QUEUED or RUNNING and nobody holds it; None otherwise.
 
         `holder` says who takes it; its str() is stored, and told by `live_drivers`.
 
         The sweep becomes RUNNING. Trials that a former driver left RUNNING become PENDING again,
         with their attempts closed: their workers are gone, or will be refused.
+
+        `attend`: take it in any state, and leave it in that, to carry out commands only.
         """
-        return self._db.transact(lambda s: leases.acquire(s, sweep_id, str(holder), seconds))
+        return self._db.transact(
+            lambda s: leases.acquire(s, sweep_id, str(holder), seconds, attend=attend)
+        )
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Extend a lease to `seconds` from now. False if it is lost: the driver must end itself."""
@@ -205,6 +227,15 @@ class Store:
         """All leases that are held now."""
         with self._db.read() as session:
             return leases.live_drivers(session)
+
+    def unattended(self) -> list[str]:
+        """Sweeps that nobody drives, and that have commands waiting."""
+        with self._db.read() as session:
+            return leases.unattended(session)
+
+    def grant(self, sweep_id: str, slots: int, why: str | None = None) -> None:
+        """Say how many trials a sweep may run at once; if it could use more, why it may not."""
+        self._db.transact(lambda s: leases.grant(s, sweep_id, slots, why))
 
     # --- a driver's writes --------------------------------------------------------------------
 
@@ -235,10 +266,22 @@ class Store:
         params: dict[str, Any],
         config: dict[str, Any],
         total_samples: int,
+        *,
+        parent: str | None = None,
+        fingerprint: str | None = None,
     ) -> str:
         """`DriverTransaction.add_trial`, alone in its transaction; so are the following."""
         return self.write(
-            lease, lambda tx: tx.add_trial(number, kind, params, config, total_samples)
+            lease,
+            lambda tx: tx.add_trial(
+                number,
+                kind,
+                params,
+                config,
+                total_samples,
+                parent=parent,
+                fingerprint=fingerprint,
+            ),
         )
 
     def start_attempt(self, lease: Lease, trial_id: str, resume: str | None = None) -> int:
@@ -303,6 +346,7 @@ class Store:
             steps = metrics.load_steps(session, sweep_id)
             evaluations = metrics.load_evaluations(session, sweep_id)
             checkpoints = metrics.load_checkpoints(session, sweep_id)
+            attempts = metrics.load_attempts(session, sweep_id)
             rows = session.rows(
                 select(trials_table)
                 .where(trials_table.c.sweep_id == sweep_id)
@@ -316,6 +360,12 @@ class Store:
                 facts=sweep.facts,
                 planned=sweep.planned,
                 prior=sweep.prior,
+                project=sweep.project_id,
+                space=sweep.space,
+                budget=sweep.budget,
+                max_concurrent=sweep.max_concurrent,
+                slots=sweep.slots,
+                started_at=sweep.started_at,
                 trials=tuple(
                     TrialRow(
                         id=row.id,
@@ -337,6 +387,11 @@ class Store:
                         checkpoints=checkpoints.get(row.id, ()),
                         steps=steps.get(row.id, ()),
                         evaluations=evaluations.get(row.id, ()),
+                        pinned=row.pinned,
+                        parent=row.parent,
+                        reused_from=row.reused_from,
+                        fingerprint=row.fingerprint,
+                        attempts=attempts.get(row.id, ()),
                     )
                     for row in rows
                 ),
@@ -346,13 +401,36 @@ class Store:
     # --- commands, tokens, cluster ------------------------------------------------------------
 
     def add_command(
-        self, sweep_id: str, trial_id: str | None, kind: CommandKind, by: str
+        self,
+        sweep_id: str,
+        trial_id: str | None,
+        kind: CommandKind,
+        by: str,
+        payload: Mapping[str, Any] | None = None,
     ) -> Command:
-        """Ask a sweep's driver to `stop` a trial or to `cancel` the sweep (`trial_id` None).
+        """Ask for something to happen to a trial, or to the sweep (`trial_id` None).
 
-        Conflict if the target has ended. A request that still waits is not doubled.
+        Conflict if it can't in the state that it is in. A request that still waits is not doubled,
+        unless two of its kind are two wishes. See `winnow.types.Command` for `payload`.
         """
-        return self._db.transact(lambda s: commands.add(s, sweep_id, trial_id, kind, by))
+        return self._db.transact(lambda s: commands.add(s, sweep_id, trial_id, kind, by, payload))
+
+    def commands(self, sweep_id: str, after_id: int = 0, limit: int = 1000) -> list[types.Command]:
+        """What was asked of a sweep and its trials, in order, those with an id above `after_id`."""
+        with self._sweep(sweep_id) as session:
+            return commands.listed(session, sweep_id, after_id, limit)
+
+    def completed_twin(self, project: str, fingerprint: str, sweep_id: str) -> str | None:
+        """A completed trial of the project with this fingerprint, whose result can be taken over;
+        one of this sweep rather than another's, and of those the newest."""
+        with self._db.read() as session:
+            return trials.completed_twin(session, project, fingerprint, sweep_id)
+
+    def desk(self, sweep_id: str) -> Desk:
+        """What lies on a driver's desk: its slots and the commands that wait. One read."""
+        with self._db.read() as session:
+            row = sweeps.row_of(session, sweep_id)
+            return Desk(row.slots, row.max_concurrent, tuple(commands.pending(session, sweep_id)))
 
     def pending_commands(self, sweep_id: str) -> list[Command]:
         """Commands that wait to be carried out, oldest first."""

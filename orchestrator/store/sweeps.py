@@ -14,6 +14,7 @@ from sqlalchemy.engine import Row
 from orchestrator.analysis import pareto_front
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.states import check_sweep_move
+from orchestrator.store import projects
 from orchestrator.store.clock import now
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.records import FinishedSweep
@@ -41,10 +42,13 @@ def create(
     planned: int,
     facts: dict[str, Any],
 ) -> None:
+    project = spec.get("project") or DEFAULT_PROJECT
+    projects.row_of(session, project)
+    sharing, resources = spec.get("sharing") or {}, spec.get("resources") or {}
     session.execute(
         insert(sweeps).values(
             id=sweep_id,
-            project_id=DEFAULT_PROJECT,
+            project_id=project,
             name=name,
             spec=spec,
             facts=facts,
@@ -52,6 +56,10 @@ def create(
             state=SweepState.QUEUED,
             revision=0,
             epoch=0,
+            priority=sharing.get("priority", 0),
+            weight=sharing.get("weight", 1.0),
+            max_concurrent=resources.get("max_concurrent"),
+            budget={k: v for k, v in (spec.get("budget") or {}).items() if v is not None} or None,
         )
     )
     session.emit(sweep_id, "sweep.created", {"name": name, "planned": planned})
@@ -109,8 +117,9 @@ def move(session: WriteSession, row: Row[Any], target: SweepState, message: str 
     columns: dict[str, Any] = {"state": target, "message": message}
     if target is SweepState.RUNNING and row.started_at is None:
         columns["started_at"] = now()
-    if target.ended:
-        columns["ended_at"] = now()
+    columns["ended_at"] = now() if target.ended else None
+    if target is not SweepState.RUNNING:
+        columns |= {"slots": None, "why_pending": None}
     moved = session.execute(
         update(sweeps).where(sweeps.c.id == row.id, sweeps.c.state == current).values(**columns)
     )
@@ -119,7 +128,7 @@ def move(session: WriteSession, row: Row[Any], target: SweepState, message: str 
     session.emit(row.id, "sweep.state", {"from": current, "to": target, "message": message})
 
 
-def keep(session: WriteSession, sweep_id: str, **columns: dict[str, Any]) -> None:
+def keep(session: WriteSession, sweep_id: str, **columns: Any) -> None:
     """Set columns that no state hangs on."""
     session.execute(update(sweeps).where(sweeps.c.id == sweep_id).values(**columns))
 
@@ -156,6 +165,8 @@ def _with_summaries(session: ReadSession, rows: Sequence[Row[Any]]) -> list[Swee
         Sweep.model_validate(
             dict(row._mapping)
             | {
+                "project": row.project_id,
+                "budget": (row.account or {}).get("spending", []),
                 "summary": _summary(
                     row,
                     counts[row.id],
@@ -163,7 +174,7 @@ def _with_summaries(session: ReadSession, rows: Sequence[Row[Any]]) -> list[Swee
                     judged[row.id],
                     measured,
                     fronts.get(row.id, []),
-                )
+                ),
             }
         )
         for row in rows

@@ -14,7 +14,7 @@ from orchestrator.redaction import clean
 from orchestrator.states import check_trial_move
 from orchestrator.store.clock import now
 from orchestrator.store.database import ReadSession, WriteSession
-from orchestrator.store.schema import attempts, trials
+from orchestrator.store.schema import attempts, sweeps, trials
 from winnow.types import Page, Trial, TrialKind, TrialState
 
 # --- reading ----------------------------------------------------------------------------------
@@ -65,6 +65,25 @@ def row_of(session: ReadSession, trial_id: str, sweep_id: str | None = None) -> 
     return row
 
 
+def completed_twin(
+    session: ReadSession, project: str, fingerprint: str, sweep_id: str
+) -> str | None:
+    """See `Store.completed_twin`. One that took its result over itself will do as well."""
+    query = (
+        select(trials.c.id)
+        .join(sweeps, sweeps.c.id == trials.c.sweep_id)
+        .where(
+            trials.c.fingerprint == fingerprint,
+            trials.c.state == TrialState.COMPLETED,
+            trials.c.value.is_not(None),
+            sweeps.c.project_id == project,
+        )
+        .order_by((trials.c.sweep_id == sweep_id).desc(), trials.c.ended_at.desc(), trials.c.id)
+        .limit(1)
+    )
+    return session.scalar(query)
+
+
 def most_at_once(session: ReadSession, sweep_id: str) -> int:
     """The largest number of search trials' attempts that ran at one moment."""
     query = (
@@ -106,9 +125,8 @@ def move(
     """
     current = TrialState(row.state)
     check_trial_move(row.id, current, target)
-    set_too = dict(columns or {})
-    if target.ended:
-        set_too["ended_at"] = now()
+    set_too = {"why_pending": None} | dict(columns or {})
+    set_too["ended_at"] = now() if target.ended else None
     moved = session.execute(
         update(trials)
         .where(trials.c.id == row.id, trials.c.state == current)
@@ -159,13 +177,15 @@ def close_attempt(
     target: TrialState,
     reason: str | None,
     message: str | None,
+    *,
+    attempt: int | None = None,
 ) -> None:
     """Close the live attempt of a trial: it ended by taking the trial to `target`."""
     session.execute(
         update(attempts)
         .where(
             attempts.c.trial_id == row.id,
-            attempts.c.attempt == row.attempt,
+            attempts.c.attempt == (row.attempt if attempt is None else attempt),
             attempts.c.ended_at.is_(None),
         )
         .values(state=target, reason=reason, message=printable(message), ended_at=now())

@@ -233,9 +233,9 @@ def test_a_trial_ends_once(running: Running):
     ended = store.get_trial(trial_id)
     assert (ended.state, ended.value) == (TrialState.COMPLETED, 1.5)
     assert ended.ended_at is not None
-    with pytest.raises(InvalidTransition, match="end states are final"):
+    with pytest.raises(InvalidTransition, match="it has ended"):
         store.end_trial(lease, trial_id, TrialState.CANCELED)
-    with pytest.raises(InvalidTransition, match="end states are final"):
+    with pytest.raises(InvalidTransition, match="it has ended"):
         store.start_attempt(lease, trial_id)
     assert store.get_trial(trial_id) == ended
 

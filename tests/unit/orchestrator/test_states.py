@@ -11,21 +11,21 @@ from orchestrator.states import SWEEP_MOVES, TRIAL_MOVES, check_sweep_move, chec
 from winnow.types import SweepState, TrialState
 
 LEGAL_TRIAL_MOVES = {
-    "PENDING": {"RUNNING", "PRUNED", "FAILED", "CANCELED"},
+    "PENDING": {"RUNNING", "PAUSED", "COMPLETED", "PRUNED", "FAILED", "CANCELED"},
     "RUNNING": {"PENDING", "PAUSED", "COMPLETED", "PRUNED", "FAILED", "CANCELED"},
-    "PAUSED": {"RUNNING", "PRUNED", "CANCELED"},
+    "PAUSED": {"RUNNING", "PENDING", "PRUNED", "CANCELED"},
     "COMPLETED": set(),
-    "PRUNED": set(),
-    "FAILED": set(),
-    "CANCELED": set(),
+    "PRUNED": {"PENDING"},
+    "FAILED": {"PENDING"},
+    "CANCELED": {"PENDING"},
 }
 LEGAL_SWEEP_MOVES = {
-    "QUEUED": {"RUNNING", "CANCELED"},
+    "QUEUED": {"RUNNING", "PAUSED", "CANCELED"},
     "RUNNING": {"PAUSED", "COMPLETED", "FAILED", "CANCELED"},
-    "PAUSED": {"RUNNING", "CANCELED"},
-    "COMPLETED": set(),
-    "FAILED": set(),
-    "CANCELED": set(),
+    "PAUSED": {"QUEUED", "CANCELED"},
+    "COMPLETED": {"QUEUED"},
+    "FAILED": {"QUEUED"},
+    "CANCELED": {"QUEUED"},
 }
 
 
@@ -48,12 +48,12 @@ def test_a_sweep_makes_exactly_its_legal_moves(current: SweepState, target: Swee
 
 
 @pytest.mark.parametrize("moves", [SWEEP_MOVES, TRIAL_MOVES], ids=["sweep", "trial"])
-def test_a_state_is_final_exactly_if_it_has_ended(moves: dict):
-    assert {state for state, targets in moves.items() if not targets} == {
-        state for state in moves if state.ended
-    }
+def test_from_an_end_state_there_is_only_the_way_back_to_waiting(moves: dict):
+    for state, targets in moves.items():
+        if state.ended:
+            assert targets <= {SweepState.QUEUED, TrialState.PENDING}
 
 
-def test_the_refusal_of_an_ended_trial_says_that_end_states_are_final():
-    with pytest.raises(InvalidTransition, match="end states are final"):
+def test_the_refusal_of_an_ended_trial_says_that_it_has_ended():
+    with pytest.raises(InvalidTransition, match="it has ended"):
         check_trial_move("abc-1", TrialState.PRUNED, TrialState.RUNNING)

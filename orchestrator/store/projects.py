@@ -1,0 +1,96 @@
+"""Projects: sweeps that share a quota."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy.engine import Row
+
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.store.clock import seconds_since
+from orchestrator.store.database import ReadSession, WriteSession
+from orchestrator.store.schema import attempts, projects, sweeps, trials
+from winnow.types import Project, Quota, TrialState
+
+
+def row_of(session: ReadSession, project_id: str) -> Row[Any]:
+    row = session.first(select(projects).where(projects.c.id == project_id))
+    if row is None:
+        raise NotFound("project", project_id)
+    return row
+
+
+def add(session: WriteSession, project_id: str, quota: Quota, weight: float) -> None:
+    """A new project. Conflict if there is one of that name."""
+    if session.first(select(projects.c.id).where(projects.c.id == project_id)) is not None:
+        raise Conflict(f"There is a project {project_id!r} already.")
+    session.execute(
+        insert(projects).values(id=project_id, name=project_id, quota=_limits(quota), weight=weight)
+    )
+
+
+def change(session: WriteSession, project_id: str, quota: Quota, weight: float) -> None:
+    row_of(session, project_id)
+    session.execute(
+        update(projects)
+        .where(projects.c.id == project_id)
+        .values(quota=_limits(quota), weight=weight)
+    )
+
+
+def listed(session: ReadSession) -> list[Project]:
+    """All projects by name, with what their sweeps have now and have had."""
+    used = _used(session)
+    return [
+        Project(
+            id=row.id,
+            quota=Quota.model_validate(row.quota or {}),
+            weight=row.weight,
+            used=used.get(row.id, Quota(gpus=0, trials=0, gpu_hours=0.0)),
+        )
+        for row in session.rows(select(projects).order_by(projects.c.id))
+    ]
+
+
+def held_seconds() -> ColumnElement[float]:
+    """Seconds that an attempt has held its workers, up to now if it is live."""
+    return seconds_since(attempts.c.started_at) - func.coalesce(
+        seconds_since(attempts.c.ended_at), 0.0
+    )
+
+
+def _used(session: ReadSession) -> dict[str, Quota]:
+    """GPUs and trials at work now, and GPU-hours of all attempts, ended or not."""
+    running = (
+        select(sweeps.c.id, func.count().label("running"))
+        .join(trials, trials.c.sweep_id == sweeps.c.id)
+        .where(trials.c.state == TrialState.RUNNING)
+        .group_by(sweeps.c.id)
+    )
+    held = (
+        select(sweeps.c.id, func.sum(held_seconds()).label("seconds"))
+        .join(trials, trials.c.sweep_id == sweeps.c.id)
+        .join(attempts, attempts.c.trial_id == trials.c.id)
+        .group_by(sweeps.c.id)
+    )
+    at_work = {row.id: int(row.running) for row in session.rows(running)}
+    seconds = {row.id: float(row.seconds or 0.0) for row in session.rows(held)}
+    query = select(sweeps.c.id, sweeps.c.project_id, sweeps.c.spec).where(
+        sweeps.c.id.in_(list(seconds))
+    )
+    found: dict[str, Quota] = {}
+    for row in session.rows(query):
+        gpus = int((row.spec.get("resources") or {}).get("gpus_per_trial", 0))
+        before = found.get(row.project_id, Quota(gpus=0, trials=0, gpu_hours=0.0))
+        running_now = at_work.get(row.id, 0)
+        found[row.project_id] = Quota(
+            gpus=(before.gpus or 0) + gpus * running_now,
+            trials=(before.trials or 0) + running_now,
+            gpu_hours=(before.gpu_hours or 0.0) + gpus * seconds[row.id] / 3600,
+        )
+    return found
+
+
+def _limits(quota: Quota) -> dict[str, Any]:
+    return quota.model_dump(exclude_none=True)
