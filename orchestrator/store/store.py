@@ -80,6 +80,11 @@ class Store:
         with self._db.read() as session:
             return sweeps.get(session, sweep_id)
 
+    def current_spec(self, sweep_id: str) -> dict[str, Any]:
+        """The sweep as submitted, but with the space, budget, sharing and concurrency of now."""
+        with self._db.read() as session:
+            return sweeps.current_spec(session, sweep_id)
+
     def list_sweeps(self, limit: int = 50, after: str | None = None) -> types.Page[types.Sweep]:
         """Newest first. `after` is the `next` of the previous page."""
         with self._db.read() as session:

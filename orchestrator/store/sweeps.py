@@ -65,6 +65,18 @@ def create(
     session.emit(sweep_id, "sweep.created", {"name": name, "planned": planned})
 
 
+def current_spec(session: ReadSession, sweep_id: str) -> dict[str, Any]:
+    """See `Store.current_spec`."""
+    row = row_of(session, sweep_id)
+    spec = dict(row.spec)
+    spec["resources"] = (spec.get("resources") or {}) | {"max_concurrent": row.max_concurrent}
+    spec["sharing"] = {"priority": row.priority, "weight": row.weight}
+    spec["budget"] = row.budget or {}
+    if row.space is not None:
+        spec["space"] = (spec.get("space") or {}) | row.space
+    return spec
+
+
 def get(session: ReadSession, sweep_id: str) -> Sweep:
     return _with_summaries(session, [row_of(session, sweep_id)])[0]
 
