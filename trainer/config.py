@@ -263,6 +263,9 @@ class TrainConfig(Strict):
     lm_eval: LmEval | None = None
     judge: Judge | None = None
 
+    store: str | None = Field(default=None, min_length=1)
+    """Where checkpoints and the export go once they are whole: an fsspec address or a folder, of
+    this run alone. null: they stay in `output_dir`."""
     checkpoint_at: tuple[int, ...] = ()
     checkpoint_every_seconds: float | None = Field(default=None, gt=0.0)
     keep_checkpoints: Positive = 2
