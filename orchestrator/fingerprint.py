@@ -1,4 +1,4 @@
-"""What makes two trials the same run, so that the second can take over the first one's result. Pure.
+"""What makes two trials the same run, so that one can take over the result of the other. Pure.
 
 Two runs with one fingerprint have the same settings, seed, data, chat template, model and code,
 wherever the files lie and whatever was kept on the way. A run whose data or model can't be
