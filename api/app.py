@@ -14,15 +14,19 @@ from fastapi.openapi.utils import get_openapi
 from api import errors
 from api.dashboard import HERE, dashboard
 from api.guard import LOOPBACK, Guard
-from api.routers import health, recipes, sweeps, trials
+from api.routers import health, projects, recipes, sweeps, trials
 from api.services import Services
 from api.tokens import ensure_token
 from orchestrator.preflight import Preflight, preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow import __version__
+from winnow.changes import Add, Clone, Extend, Narrow, NewProject, ProjectChange, Set
 from winnow.spec import ReplayRequest, SweepSpec
 from winnow.types import Problem
+
+SENT = (SweepSpec, ReplayRequest, Clone, Add, Extend, Narrow, Set, NewProject, ProjectChange)
+"""What clients send."""
 
 
 def create_app(
@@ -71,7 +75,7 @@ def create_app(
         prefix="/v1",
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
     )
-    for router in (health.router, recipes.router, sweeps.router, trials.router):
+    for router in (r.router for r in (health, recipes, projects, sweeps, trials)):
         v1.include_router(router)
     app.include_router(v1)
     app.include_router(dashboard(static))
@@ -85,7 +89,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
         components = schema.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        for model in (SweepSpec, ReplayRequest):
+        for model in SENT:
             body = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update({**body.pop("$defs", {}), model.__name__: body})
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.errors import invalid_sweep
-from api.explain import parse_spec
+from api.explain import did_you_mean, parse_spec
 from orchestrator.plan import validate_space
 from orchestrator.preflight import Preflight
 from winnow.environment import KEY_SUFFIX
 from winnow.load import HUB_ID, SETS, is_hub_data
 from winnow.spec import SweepSpec, grid_size
-from winnow.types import FieldError
+from winnow.types import FieldError, Project
+
+STORES = ("file", "s3", "gs", "gcs", "az", "abfs", "adl", "hf", "hdfs", "sftp", "webdav")
+"""Kinds of address that checkpoints can be kept at (fsspec)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,13 @@ def check_sweep(
     *,
     cluster: Mapping[str, float] | None,
     variables: Container[str],
+    projects: Mapping[str, Project],
     preflight: Callable[[SweepSpec], Preflight],
 ) -> CheckedSweep:
     """The sweep that `document` describes. Blocks for seconds.
 
     `cluster` holds the most of each resource that the cluster can have; None if not known yet.
-    `variables` are the names that workers can be given.
+    `variables` are the names that workers can be given, `projects` those that there are.
     Raises ProblemError 422 with every fault of the first stage that finds one.
     """
     spec, errors = parse_spec(document)
@@ -51,6 +55,8 @@ def check_sweep(
         *(FieldError(pointer=p, message=m) for p, m in validate_space(spec)),
         *_paths(spec),
         *_judge_key(spec, variables),
+        *_project(spec, projects),
+        *_store(spec),
         *(_resources(spec, cluster) if cluster is not None else ()),
     ]
     if errors:
@@ -117,6 +123,52 @@ def _judge_key(spec: SweepSpec, variables: Container[str]) -> list[FieldError]:
             "WINNOW_PASS_ENVIRONMENT)",
         )
     ]
+
+
+def _project(spec: SweepSpec, projects: Mapping[str, Project]) -> list[FieldError]:
+    """It exists, and one trial fits into its quota."""
+    project = projects.get(spec.project)
+    if project is None:
+        close = did_you_mean(spec.project, projects)
+        return [
+            FieldError(
+                pointer="/project",
+                message=f"there is no project '{spec.project}' (there "
+                f"{'is' if len(projects) == 1 else 'are'} {', '.join(projects)}){close}; to make "
+                f"it: `winnow project create {spec.project}`",
+            )
+        ]
+    gpus, allowed = spec.resources.gpus_per_trial, project.quota.gpus
+    if allowed is not None and gpus > allowed:
+        return [
+            FieldError(
+                pointer="/resources/gpus_per_trial",
+                message=f"a trial asks for {gpus} GPUs, and project {project.id} may have "
+                f"{allowed} at once; lower it, or raise the quota: "
+                f"`winnow project set {project.id} --gpus {gpus}`",
+            )
+        ]
+    return []
+
+
+def _store(spec: SweepSpec) -> list[FieldError]:
+    """Where checkpoints go can be understood by everyone, wherever they run."""
+    store = spec.checkpoints.store
+    if store is None or store.startswith("/"):
+        return []
+    scheme, found, rest = store.partition("://")
+    if not found:
+        message = f"give an absolute path, or an address like s3://bucket/folder; got '{store}'"
+    elif scheme not in STORES:
+        message = (
+            f"'{scheme}' is no kind of store that is known here"
+            f"{did_you_mean(scheme, STORES)}; known: {', '.join(STORES)}"
+        )
+    elif not rest.strip("/"):
+        message = f"names no bucket; write {scheme}://bucket/folder"
+    else:
+        return []
+    return [FieldError(pointer="/checkpoints/store", message=message)]
 
 
 def _resources(spec: SweepSpec, cluster: Mapping[str, float]) -> list[FieldError]:

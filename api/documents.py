@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, Request
+from pydantic import BaseModel
 
 from api.errors import ProblemError
 from winnow.load import parse_json, parse_yaml
@@ -22,7 +23,24 @@ async def read_document(request: Request) -> Any:
     raise ProblemError(
         415,
         "content-type",
-        "send the sweep as JSON (Content-Type: application/json) or as YAML "
+        "send the body as JSON (Content-Type: application/json) or as YAML "
         f"(Content-Type: application/yaml), not as {media_type or 'nothing named'}",
         headers={"Accept-Post": f"application/json, {YAML_TYPES[0]}"},
     )
+
+
+async def read_optional(request: Request) -> Any:
+    """The value in the body; an empty mapping if there is no body."""
+    return await read_document(request) if await request.body() else {}
+
+
+Document = Annotated[Any, Depends(read_document)]
+"""A body that has to be there."""
+OptionalDocument = Annotated[Any, Depends(read_optional)]
+
+
+def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """What OpenAPI says of a route whose body is read by hand and parsed as `model`."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    content = dict.fromkeys(("application/json", YAML_TYPES[0]), schema)
+    return {"requestBody": {"required": required, "content": content}}

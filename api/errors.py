@@ -148,6 +148,18 @@ def invalid_sweep(errors: Sequence[FieldError]) -> ProblemError:
     return ProblemError(422, "invalid-sweep", detail, errors=errors)
 
 
+def invalid_change(errors: Sequence[FieldError]) -> ProblemError:
+    count = len(errors)
+    return ProblemError(
+        422,
+        "invalid-change",
+        "nothing was changed: "
+        + ("one thing has to change" if count == 1 else f"{count} things have to change"),
+        errors=errors,
+        title="The request cannot be carried out as written",
+    )
+
+
 def invalid_replay(errors: Sequence[FieldError]) -> ProblemError:
     return ProblemError(
         422,

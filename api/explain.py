@@ -33,12 +33,18 @@ _NEEDED = {
     "/data/train": "list at least one file to train on: [{path: train.jsonl}]",
     "/scheduler": "say under which rule: {name: asha}",
     "/data/eval": "list at least one file to choose the winner on: [{path: eval.jsonl}]",
+    "/params": "give the values: {params: {learning_rate: 2.0e-5}}",
+    "/trials": "say how many trials more: {trials: 8}",
+    "/space": "say what is left of it: {space: {learning_rate: {log_uniform: [1.0e-5, 1.0e-4]}}}",
+    "/id": "give the project a name",
 }
 _PATTERNS = {
     "base_url": "give an address that begins with http:// or https://",
     # What was given is not repeated: it may be the key itself.
     "api_key_env": "give the name of an environment variable, such as JUDGE_API_KEY",
     "name": "holds a slash, line breaks or control characters; use plain text in one line",
+    "project": "give the name of a project: small letters, digits, dots and dashes, at most 32",
+    "id": "give it a name of small letters, digits, dots and dashes, at most 32 of them",
     "": "holds line breaks or control characters; use plain text in one line",
 }
 _PREFIX = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
@@ -114,7 +120,8 @@ def _sentence(
         case "string_too_long":
             return f"is longer than {context.get('max_length')} characters; shorten it"
         case "string_pattern_mismatch":
-            return _PATTERNS.get(str(at[-1]) if len(at) > 1 else "", _PATTERNS[""])
+            named = len(at) > 1 or at in (("project",), ("id",))
+            return _PATTERNS.get(str(at[-1]) if at and named else "", _PATTERNS[""])
         case "literal_error":
             expected = str(context.get("expected", ""))
             options = re.findall(r"'([^']*)'", expected)
@@ -178,8 +185,14 @@ def _location(loc: Location) -> Location:
 
 
 def _is_scalar_slot(location: Location) -> bool:
-    """Whether this is one arm of `Scalar`: choice items and fixed values."""
-    return location[0] == "space" and location[-1] in ("bool", "int", "float", "str", "none")
+    """Whether this is one arm of `Scalar`: choice items, fixed values, a trial's parameters."""
+    return location[0] in ("space", "params") and location[-1] in (
+        "bool",
+        "int",
+        "float",
+        "str",
+        "none",
+    )
 
 
 def _cut(location: Location, document: Any) -> Location:

@@ -11,7 +11,7 @@ print(client.best(sweep.id).checkpoint)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -24,6 +24,7 @@ from winnow.load import load_sweep_file, resolve_paths
 from winnow.settings import ClientSettings, is_loopback
 from winnow.spec import SchedulerSpec, SweepSpec
 from winnow.types import (
+    Command,
     Curve,
     Decision,
     Event,
@@ -31,6 +32,8 @@ from winnow.types import (
     Metrics,
     Page,
     Problem,
+    Project,
+    Quota,
     Recipe,
     Replay,
     Sweep,
@@ -117,10 +120,6 @@ class Client:
     def sweep(self, sweep_id: str) -> Sweep:
         return self._get(Sweep, f"/v1/sweeps/{sweep_id}")
 
-    def cancel(self, sweep_id: str) -> Sweep:
-        """Ask for a sweep to end. It ends some moments later."""
-        return _parse(Sweep, self._request("POST", f"/v1/sweeps/{sweep_id}:cancel"))
-
     def replay(
         self,
         sweep_id: str,
@@ -147,10 +146,6 @@ class Client:
 
     def trial(self, trial_id: str) -> Trial:
         return self._get(Trial, f"/v1/trials/{trial_id}")
-
-    def stop(self, trial_id: str) -> Trial:
-        """Ask for one trial to end. It ends some moments later; the sweep goes on."""
-        return _parse(Trial, self._request("POST", f"/v1/trials/{trial_id}:stop"))
 
     def metrics(
         self,
@@ -193,6 +188,112 @@ class Client:
                 f"(the sweep is {sweep.state.value})"
             )
         return self.trial(sweep.summary.best_trial)
+
+    # --- changes to what runs: each returns the command, whose `result` comes a moment later ----
+
+    def stop(self, trial_id: str) -> Command:
+        """Ask for one trial to end; its sweep goes on."""
+        return self._ask(trial_id, "stop")
+
+    def cancel(self, sweep_id: str) -> Command:
+        """Ask for a sweep and all its trials to end."""
+        return self._ask(sweep_id, "cancel")
+
+    def pause(self, id: str) -> Command:
+        """Ask for a trial, or a whole sweep, to free its workers until it is resumed."""
+        return self._ask(id, "pause")
+
+    def resume(self, id: str) -> Command:
+        """Ask for a paused trial or sweep to go on."""
+        return self._ask(id, "resume")
+
+    def revive(self, trial_id: str) -> Command:
+        """Ask for a trial that was stopped, failed or was canceled to go on from where it was."""
+        return self._ask(trial_id, "revive")
+
+    def pin(self, trial_id: str) -> Command:
+        """Ask that no scheduler ends this trial, and that its model is kept."""
+        return self._ask(trial_id, "pin")
+
+    def unpin(self, trial_id: str) -> Command:
+        return self._ask(trial_id, "unpin")
+
+    def clone(self, trial_id: str, params: Mapping[str, Any] | None = None) -> Command:
+        """Ask for a new trial like this one, with other values for `params`."""
+        return self._ask(trial_id, "clone", {"params": dict(params or {})})
+
+    def add(
+        self, sweep_id: str, params: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    ) -> list[Command]:
+        """Ask for a configuration, or several, to be run beside those of the sampler.
+
+        One command each, in their order.
+        """
+        many = [params] if isinstance(params, Mapping) else params
+        body = {"params": [dict(one) for one in many]}
+        response = self._request("POST", f"/v1/sweeps/{sweep_id}:add", json=body)
+        return cast("Page[Command]", _parse(Page[Command], response)).items
+
+    def extend(self, sweep_id: str, trials: int) -> Command:
+        """Ask for more trials from the sampler. An ended sweep goes on."""
+        return self._ask(sweep_id, "extend", {"trials": trials})
+
+    def narrow(self, sweep_id: str, space: Mapping[str, Any]) -> Command:
+        """Ask the sampler to propose from less: what is left of each parameter that is named."""
+        return self._ask(sweep_id, "narrow", {"space": dict(space)})
+
+    def set(self, sweep_id: str, **changes: Any) -> Command:
+        """Ask for another `max_concurrent`, `priority`, `weight` or `budget` (a mapping).
+
+        What is left out stays; None for `max_concurrent`, or for a limit in `budget`, lifts it.
+        """
+        return self._ask(sweep_id, "set", changes)
+
+    def commands(self, sweep_id: str, after: int = 0) -> list[Command]:
+        """What was asked of a sweep and its trials, by whom, and what became of it, in order."""
+        return list(self._pages(Command, f"/v1/sweeps/{sweep_id}/commands", {"after": after}))
+
+    def wait(self, command: Command, timeout: float = 60.0) -> Command:
+        """The command once it has its result. Raises WinnowError if that takes too long."""
+        deadline = time.monotonic() + timeout
+        path = f"/v1/sweeps/{command.sweep_id}/commands"
+        while command.result is None:
+            if time.monotonic() > deadline:
+                raise WinnowError(
+                    f"{command.kind} of {command.trial_id or command.sweep_id} was asked for, and "
+                    f"nobody has carried it out within {timeout:g} s; it stays asked for. Is the "
+                    "orchestrator running (`winnow up`)?"
+                )
+            time.sleep(0.2)
+            asked = {"after": command.id - 1, "limit": 1}
+            (command,) = self._get(Page[Command], path, asked).items
+        return command
+
+    # --- projects -------------------------------------------------------------------------------
+
+    def projects(self) -> list[Project]:
+        """All projects by name, each with its quota and what its sweeps use."""
+        return list(self._pages(Project, "/v1/projects"))
+
+    def project(self, name: str) -> Project:
+        return self._get(Project, f"/v1/projects/{name}")
+
+    def create_project(
+        self, name: str, quota: Quota | None = None, *, weight: float = 1.0
+    ) -> Project:
+        body = {"id": name, "quota": (quota or Quota()).model_dump(), "weight": weight}
+        return _parse(Project, self._request("POST", "/v1/projects", json=body))
+
+    def change_project(self, name: str, quota: Quota, *, weight: float = 1.0) -> Project:
+        """Replace a project's quota and weight."""
+        body = {"quota": quota.model_dump(), "weight": weight}
+        return _parse(Project, self._request("PUT", f"/v1/projects/{name}", json=body))
+
+    def _ask(self, id: str, action: str, body: dict[str, Any] | None = None) -> Command:
+        """A trial's id is its sweep's, a dash and its number."""
+        what = "trials" if "-" in id else "sweeps"
+        options = {} if body is None else {"json": body}
+        return _parse(Command, self._request("POST", f"/v1/{what}/{id}:{action}", **options))
 
     def watch(self, sweep_id: str, after: int = 0, *, patience: float = 60.0) -> Iterator[Update]:
         """Follow a sweep live until it ends; events start after the id `after`.

@@ -41,21 +41,26 @@ def load_sweep_file(path: str | Path) -> dict[str, Any]:
     Raises DocumentError if it cannot be read, or is not a mapping.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise DocumentError(f"{path} does not exist") from None
-    except OSError as error:
-        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
-    parse = parse_json if path.suffix == ".json" else parse_yaml
-    try:
-        document = parse(data)
-        if not isinstance(document, dict):
-            raise DocumentError(f"a sweep file holds a mapping of keys, not {_kind(document)}")
-    except DocumentError as error:
-        raise DocumentError(f"{path}: {error}", error.errors) from None
+    document = _load(path)
+    if not isinstance(document, dict):
+        raise DocumentError(f"{path}: a sweep file holds a mapping of keys, not {_kind(document)}")
     return resolve_paths(document, path.parent)
+
+
+def load_configurations(path: str | Path) -> list[dict[str, Any]]:
+    """Read a list of configurations, each a mapping of parameters to values.
+
+    Raises DocumentError if the file cannot be read, or holds something else.
+    """
+    document = _load(Path(path))
+    many: list[Any] = document if isinstance(document, list) else [document]
+    for i, one in enumerate(many):
+        if not isinstance(one, dict):
+            message = (
+                f"{path}: entry {i + 1} is {_kind(one)}, not a mapping of parameters to values"
+            )
+            raise DocumentError(message)
+    return many
 
 
 def parse_yaml(data: bytes | str) -> Any:
@@ -134,6 +139,22 @@ def refuse_unstorable(document: Any) -> None:
 def pointer(*parts: str | int) -> str:
     """A JSON pointer (RFC 6901): pointer("space", "a/b", 0) is "/space/a~1b/0"."""
     return "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in parts)
+
+
+def _load(path: Path) -> Any:
+    """The value in a YAML or JSON file. Raises DocumentError, with the file's name in front."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise DocumentError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
+    parse = parse_json if path.suffix == ".json" else parse_yaml
+    try:
+        return parse(data)
+    except DocumentError as error:
+        raise DocumentError(f"{path}: {error}", error.errors) from None
 
 
 def _unstorable(value: Any, at: str, depth: int) -> Iterator[tuple[str, str]]:

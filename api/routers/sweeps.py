@@ -1,24 +1,26 @@
-"""Sweeps: create, list, show, cancel, replay, and all that belongs to one."""
+"""Sweeps: create, list, show, change, replay, and all that belongs to one."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from api.changes import check_add, check_extend, check_narrow, check_set
 from api.checks import check_sweep
-from api.documents import YAML_TYPES, read_document
+from api.documents import Document, read_document, takes
 from api.errors import invalid_replay
 from api.explain import parse_as
-from api.services import ID, Id, OwnerOf, ServicesOf, StoreOf
+from api.services import ID, Id, OwnerOf, ServicesOf, StoreOf, asked
 from api.stream import SweepFeed, stream
 from orchestrator import replay as replaying
-from winnow.spec import ReplayRequest
-from winnow.types import Decision, Event, Metrics, Page, Replay, Sweep, Trial
+from winnow.changes import Add, Extend, Narrow, Set
+from winnow.spec import ReplayRequest, SweepSpec
+from winnow.types import Command, Decision, Event, Metrics, Page, Replay, Sweep, Trial
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
@@ -30,20 +32,12 @@ TrialIds = Annotated[
 ]
 EventId = Annotated[int, Query(ge=0, lt=2**63)]
 
-_SPEC = {"$ref": "#/components/schemas/SweepSpec"}
-_REPLAY = {"$ref": "#/components/schemas/ReplayRequest"}
-
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
     response_model=Sweep,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {t: {"schema": _SPEC} for t in ("application/json", YAML_TYPES[0])},
-        }
-    },
+    openapi_extra=takes(SweepSpec),
 )
 async def create_sweep(request: Request, response: Response, services: ServicesOf) -> Sweep:
     """Check a sweep, data and model included, and queue it. Nothing starts if a check fails."""
@@ -55,6 +49,7 @@ async def create_sweep(request: Request, response: Response, services: ServicesO
             document,
             cluster=resources if age is not None and resources else None,
             variables=services.settings.environment,
+            projects={project.id: project for project in services.store.projects()},
             preflight=services.preflight,
         )
         return services.store.create_sweep(
@@ -81,21 +76,56 @@ def get_sweep(sweep_id: Id, store: StoreOf) -> Sweep:
 
 
 @router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
-def cancel_sweep(sweep_id: Id, store: StoreOf, owner: OwnerOf) -> Sweep:
+def cancel_sweep(sweep_id: Id, store: StoreOf, owner: OwnerOf) -> Command:
     """Ask for a sweep to end. 409 if it has ended."""
-    if not store.cancel_queued(sweep_id):
-        store.add_command(sweep_id, None, "cancel", owner)
-    return store.get_sweep(sweep_id)
+    command = store.add_command(sweep_id, None, "cancel", owner)
+    if store.cancel_queued(sweep_id):  # nobody has begun it, so nobody has to be waited for
+        store.finish_command(command.id, "canceled before it began")
+    return asked(store, command)
+
+
+@router.post("/{sweep_id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
+def add_configurations(
+    sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf
+) -> Page[Command]:
+    """Ask for one configuration, or a list of them, to be run too. An ended sweep goes on.
+
+    One command a configuration, in their order.
+    """
+    payloads = check_add(document, store.current_spec(sweep_id))
+    added = [store.add_command(sweep_id, None, "add", owner, p) for p in payloads]
+    return Page[Command](items=[asked(store, command) for command in added])
+
+
+@router.post(
+    "/{sweep_id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
+)
+def extend_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
+    """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
+    sweep = store.get_sweep(sweep_id)
+    payload = check_extend(document, store.current_spec(sweep_id), sweep)
+    return asked(store, store.add_command(sweep_id, None, "extend", owner, payload))
+
+
+@router.post(
+    "/{sweep_id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
+)
+def narrow_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
+    """Ask for the sampler to propose from a smaller space from now on. Trials that exist stay."""
+    payload = check_narrow(document, store.current_spec(sweep_id))
+    return asked(store, store.add_command(sweep_id, None, "narrow", owner, payload))
+
+
+@router.post("/{sweep_id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
+def set_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
+    """Ask for another concurrency, priority, weight or budget. What is left out stays."""
+    payload = check_set(document, store.current_spec(sweep_id), store.get_sweep(sweep_id))
+    return asked(store, store.add_command(sweep_id, None, "set", owner, payload))
 
 
 @router.post(
     "/{sweep_id}:replay",
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {t: {"schema": _REPLAY} for t in ("application/json", YAML_TYPES[0])},
-        }
-    },
+    openapi_extra=takes(ReplayRequest),
 )
 async def replay_sweep(sweep_id: Id, request: Request, services: ServicesOf) -> Replay:
     """What another scheduler would have made of an ended sweep. Nothing is trained or stored.
@@ -107,6 +137,30 @@ async def replay_sweep(sweep_id: Id, request: Request, services: ServicesOf) -> 
         raise invalid_replay(errors)
     replay = partial(replaying.replay_sweep, services.store, sweep_id, wanted)
     return await anyio.to_thread.run_sync(replay, limiter=services.replays)
+
+
+@router.post("/{sweep_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
+def ask_of_sweep(
+    sweep_id: Id, action: Literal["pause", "resume"], store: StoreOf, owner: OwnerOf
+) -> Command:
+    """Ask for a sweep to be paused (its trials free their workers) or resumed.
+
+    The answer is the command; its `result` is null until it was carried out.
+    """
+    return asked(store, store.add_command(sweep_id, None, action, owner))
+
+
+@router.get("/{sweep_id}/commands")
+def list_commands(
+    sweep_id: Id,
+    store: StoreOf,
+    after: EventId = 0,
+    limit: Limit = 500,
+    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Page[Command]:
+    """What was asked of the sweep and its trials, by whom, and what became of it, in order."""
+    found = store.commands(sweep_id, after if cursor is None else cursor, limit + 1)
+    return _page(found, limit, Page[Command])
 
 
 @router.get("/{sweep_id}/trials")

@@ -1,13 +1,20 @@
-"""One trial: show it, stop it."""
+"""One trial: show it, and ask for changes to it. All of them take effect within seconds."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, status
 
-from api.services import Id, OwnerOf, StoreOf
-from winnow.types import Trial
+from api.changes import check_clone
+from api.documents import OptionalDocument, takes
+from api.services import Id, OwnerOf, StoreOf, asked
+from winnow.changes import Clone
+from winnow.types import Command, Trial
 
 router = APIRouter(prefix="/trials", tags=["trials"])
+
+TrialAction = Literal["stop", "pause", "resume", "revive", "pin", "unpin"]
 
 
 @router.get("/{trial_id}")
@@ -15,9 +22,29 @@ def get_trial(trial_id: Id, store: StoreOf) -> Trial:
     return store.get_trial(trial_id)
 
 
-@router.post("/{trial_id}:stop", status_code=status.HTTP_202_ACCEPTED)
-def stop_trial(trial_id: Id, store: StoreOf, owner: OwnerOf) -> Trial:
-    """Ask for one trial to end; the sweep goes on. 409 if it has ended."""
+@router.post(
+    "/{trial_id}:clone",
+    status_code=status.HTTP_202_ACCEPTED,
+    openapi_extra=takes(Clone, required=False),
+)
+def clone_trial(
+    trial_id: Id, document: OptionalDocument, store: StoreOf, owner: OwnerOf
+) -> Command:
+    """Ask for a new trial like this one, with other values for `params`. An ended sweep goes on."""
     trial = store.get_trial(trial_id)
-    store.add_command(trial.sweep_id, trial_id, "stop", owner)
-    return store.get_trial(trial_id)
+    payload = check_clone(document, store.current_spec(trial.sweep_id), trial)
+    command = store.add_command(trial.sweep_id, trial_id, "clone", owner, payload)
+    return asked(store, command)
+
+
+@router.post("/{trial_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
+def ask_of_trial(trial_id: Id, action: TrialAction, store: StoreOf, owner: OwnerOf) -> Command:
+    """Ask for a trial to be stopped, paused, resumed, revived, pinned or unpinned.
+
+    `stop` ends it. `pause` frees its workers until `resume`. `revive` lets one that was stopped,
+    failed or was canceled go on. `pin` keeps every scheduler from ending it. The answer is the
+    command; its `result` is null until it was carried out. 409 if the trial can't in its state; the
+    same request twice is one command while the first still waits.
+    """
+    trial = store.get_trial(trial_id)
+    return asked(store, store.add_command(trial.sweep_id, trial_id, action, owner))

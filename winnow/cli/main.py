@@ -11,21 +11,25 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.text import Text
 
 from winnow import __version__
+from winnow.cli.changes import app as changes_app
+from winnow.cli.errors import err, show_error
 from winnow.cli.models import app as model_app
+from winnow.cli.projects import app as projects_app
+from winnow.cli.projects import project_app
 from winnow.cli.recipes import app as recipes_app
 from winnow.cli.tables import (
     decisions_table,
     facts_line,
     further_of,
     metric_of,
+    share_lines,
     sweeps_table,
     trials_table,
 )
 from winnow.client import Client
-from winnow.errors import ApiError, DocumentError, WinnowError
+from winnow.errors import WinnowError
 from winnow.settings import ClientSettings
 from winnow.spec import SCHEDULER_FIELDS
 
@@ -36,7 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out = Console()
-err = Console(stderr=True)
 
 Home = Annotated[
     Path | None,
@@ -49,9 +52,6 @@ Cpus = Annotated[int | None, typer.Option(min=1, help="CPUs for trials. Default:
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs for trials. Default: all.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's id; see `winnow ls`.")]
-TrialId = Annotated[
-    str, typer.Argument(metavar="TRIAL", help="A trial's id: its sweep's, a dash, its number.")
-]
 
 
 def main() -> None:
@@ -63,24 +63,6 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def show_error(error: WinnowError) -> None:
-    """What is wrong, then each field and its way out."""
-    if isinstance(error, ApiError):
-        problem = error.problem
-        head = f"{problem.title}: {problem.detail}" if problem.detail else problem.title
-        fields = problem.errors
-    elif isinstance(error, DocumentError):
-        head, fields = str(error), [e for e in error.errors if e.pointer]
-    else:
-        head, fields = str(error), []
-    text = Text(head, style="red")
-    for field in fields:
-        where = field.pointer.lstrip("/").replace("/", ".") or "sweep"
-        text.append(f"\n  {where}", style="bold red")
-        text.append(f": {field.message}", style="red")
-    err.print(text, soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:
@@ -179,6 +161,8 @@ def show(sweep: SweepId, as_json: AsJson = False) -> None:
     out.print(sweeps_table([found]))
     if line := facts_line(found):
         out.print(line, style="dim", highlight=False)
+    if (share := share_lines(found)) is not None:
+        out.print("", share, sep="\n")
     competing = in_order((t for t in trials if t.kind == "search"), found)
     if competing:
         table = trials_table(
@@ -189,7 +173,8 @@ def show(sweep: SweepId, as_json: AsJson = False) -> None:
         )
         out.print("", table, sep="\n")
         if not found.state.ended:
-            out.print(f"\n`winnow stop {found.id}-NUMBER` ends one", style="dim", highlight=False)
+            ways = f"`winnow stop|pause|pin|clone {found.id}-NUMBER` changes one of them"
+            out.print(f"\n{ways}", style="dim", highlight=False)
     if decisions:
         out.print("", decisions_table(decisions), sep="\n")
     if found.state.ended:
@@ -206,20 +191,20 @@ def watch(sweep: SweepId) -> None:
 
 
 @app.command()
-def stop(trial: TrialId) -> None:
-    """End one trial; its sweep goes on."""
-    with Client() as client:
-        found = client.stop(trial)
-    out.print(f"trial {found.number} will be stopped", highlight=False)
+def log(
+    sweep: SweepId,
+    everything: Annotated[bool, typer.Option("--all", help="All events, the trials' too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show who asked for what in a sweep, and what became of it."""
+    from winnow.cli.history import log_table
 
-
-@app.command()
-def cancel(sweep: SweepId) -> None:
-    """End a sweep and all its trials."""
     with Client() as client:
-        found = client.cancel(sweep)
-    verb = "is canceled" if found.state.ended else "will be canceled"
-    out.print(f"sweep {found.id} {verb}", highlight=False)
+        events = client.events(sweep)
+    if as_json:
+        _print_json(events)
+    else:
+        out.print(log_table(events, everything=everything))
 
 
 @app.command()
@@ -283,6 +268,9 @@ def _fractions(text: str | None) -> list[float] | None:
         ) from None
 
 
+app.add_typer(changes_app)
+app.add_typer(projects_app)
+app.add_typer(project_app, name="project")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(model_app, name="model")
 

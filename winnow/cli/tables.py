@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -79,6 +80,9 @@ def trials_table(
         table.add_column(metric_name(name), justify="right")
     if front:
         table.add_column("front")
+    marked = any(marks(t) for t in trials)
+    if marked:
+        table.add_column("marks")
     table.add_column("why", overflow="ellipsis", no_wrap=True)
     for trial in trials:
         _add(
@@ -94,9 +98,57 @@ def trials_table(
             *([metric_value(trial.value, str(metric))] if judged else []),
             *(metric_value(trial.also.get(name), name) for name in further),
             *([Text("●" if trial.id in front else "", "green")] if front else []),
-            trial.reason or "",
+            *([marks(trial)] if marked else []),
+            trial.reason or trial.why_pending or "",
         )
     return table
+
+
+def marks(trial: Trial) -> str:
+    """What sets a trial apart: pinned, a clone, a result that was taken over."""
+    found = [
+        "pinned" if trial.pinned else "",
+        f"clone of {trial.parent.rpartition('-')[2]}" if trial.parent else "",
+        f"reused {trial.reused_from}" if trial.reused_from else "",
+    ]
+    return ", ".join(one for one in found if one)
+
+
+SPENT = {"trials": "trials", "hours": "hours", "gpu_hours": "GPU-hours", "cost": "cost"}
+
+
+def share_lines(sweep: Sweep) -> RenderableType | None:
+    """What a sweep gets of the cluster, why not more, and what it has used of its budget.
+
+    None if there is nothing to say: it has ended, and had no budget.
+    """
+    grid = Table.grid(padding=(0, 2))
+    limited = [spent for spent in sweep.budget if spent.limit is not None]
+    if not sweep.state.ended:
+        share = [
+            f"project {sweep.project}",
+            f"priority {sweep.priority}" if sweep.priority else "",
+            f"weight {number(sweep.weight)}" if sweep.weight != 1 else "",
+            "" if sweep.slots is None else f"{sweep.slots} slots",
+            ""
+            if sweep.max_concurrent is None
+            else f"at most {sweep.max_concurrent} trials at once",
+        ]
+        grid.add_row(Text("Share", "bold"), Text(", ".join(part for part in share if part)))
+        if sweep.why_pending:
+            grid.add_row(Text("Waits", "bold"), Text(sweep.why_pending))
+    for i, spent in enumerate(limited):
+        assert spent.limit is not None
+        line = f"{number(spent.used)} of {number(spent.limit)} {SPENT[spent.what]} used"
+        over = spent.projected is not None and spent.projected > spent.limit
+        if spent.projected is not None and not sweep.state.ended:
+            line += f", about {number(spent.projected)} at its end"
+            line += ": the budget will end it" if over else ""
+        grid.add_row(
+            Text("Budget" if i == 0 else "", "bold"),
+            Text(line, "yellow" if over and not sweep.state.ended else ""),
+        )
+    return grid if grid.row_count else None
 
 
 def facts_line(sweep: Sweep) -> str:

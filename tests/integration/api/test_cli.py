@@ -64,7 +64,7 @@ def test_a_sweep_is_submitted_listed_and_canceled(env: dict[str, str], sweep_fil
     assert sweep["id"] in listed
     assert "queued" in listed
     assert [s["id"] for s in json.loads(winnow("ls", "--json").stdout)] == [sweep["id"]]
-    assert "is canceled" in winnow("cancel", sweep["id"]).output
+    assert "canceled before it began" in winnow("cancel", sweep["id"]).output
 
 
 def test_a_finished_sweep_is_shown_with_the_winner_and_the_reasons(
@@ -100,7 +100,7 @@ def test_one_trial_is_stopped(env: dict[str, str], live_store: Store, sweep_file
     lease = live_store.acquire_lease(sweep_id, "a driver", 60)
     assert lease is not None
     trial_id = Running(live_store, sweep_id, lease).trial(7)
-    assert "trial 7 will be stopped" in winnow("stop", trial_id).output
+    assert f"stop trial 7 of {sweep_id}: asked" in winnow("stop", trial_id).output
     assert live_store.pending_commands(sweep_id)[0].trial_id == trial_id
 
 

@@ -66,7 +66,8 @@ def test_pages_hold_every_sweep_once_newest_first(api_on_both: Api) -> None:
 def test_a_queued_sweep_is_canceled_at_once_and_only_once(api_on_both: Api) -> None:
     sweep_id = api_on_both.post(good_sweep()).json()["id"]
     first = api_on_both.http.post(f"/v1/sweeps/{sweep_id}:cancel")
-    assert (first.status_code, first.json()["state"]) == (202, "CANCELED")
+    assert (first.status_code, first.json()["result"]) == (202, "canceled before it began")
+    assert api_on_both.store.get_sweep(sweep_id).state == "CANCELED"
     again = api_on_both.http.post(f"/v1/sweeps/{sweep_id}:cancel")
     assert again.status_code == 409
     assert "has ended" in again.json()["detail"]

@@ -1,0 +1,180 @@
+"""All that can be wrong with a change to a sweep is found here, before it is asked of anyone.
+
+Each function takes the body as it was sent and returns what the command is to carry, or raises
+ProblemError 422 with every fault, or Conflict if the sweep can't do it at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from api.errors import invalid_change
+from api.explain import parse_as, parse_spec
+from orchestrator.errors import Conflict
+from orchestrator.plan import validate_space
+from winnow.changes import Add, Clone, Configuration, Extend, Narrow, Set
+from winnow.load import pointer
+from winnow.spec import Fixed, SweepSpec
+from winnow.types import FieldError, Sweep, Trial
+
+M = TypeVar("M", bound=BaseModel)
+MOST_TRIALS = 100_000
+
+
+def parse(model: type[M], document: Any) -> M:
+    """The body as `model`. Raises ProblemError 422."""
+    found, errors = parse_as(model, document)
+    if found is None:
+        raise invalid_change(errors)
+    return found
+
+
+def check_clone(document: Any, spec: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
+    """The changes to a trial's parameters, good in its sweep (`spec`, as it is now)."""
+    wanted = parse(Clone, document)
+    _refuse(_faults(trial.params | wanted.params, spec, "/params", wanted.params))
+    return {"params": wanted.params}
+
+
+def check_add(document: Any, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One payload a configuration, each with a value for every parameter of the space."""
+    alone = isinstance(document, dict) and isinstance(document.get("params"), dict)
+    wanted = parse(Add, document | {"params": [document["params"]]} if alone else document)
+    space = as_it_is(spec).space.parameters()
+    fixed = {name: p.fixed for name, p in space.items() if isinstance(p, Fixed)}
+    errors: list[FieldError] = []
+    added: list[dict[str, Any]] = []
+    for number, given in enumerate(wanted.params):
+        at = "/params" if alone else f"/params/{number}"
+        params = fixed | given
+        errors += [
+            FieldError(pointer=f"{at}{pointer(name)}", message="is missing; give it a value")
+            for name in space
+            if name not in params
+        ] or _faults(params, spec, at, params)
+        added.append({"params": params})
+    _refuse(errors)
+    return added
+
+
+def check_extend(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
+    wanted = parse(Extend, document)
+    now = as_it_is(spec)
+    if now.search.sampler == "grid":
+        raise Conflict(
+            f"Sweep {sweep.id} is a grid: all its {sweep.summary.planned:,} configurations are "
+            f"planned already. Add others one by one (`winnow add {sweep.id} learning_rate=…`), or "
+            "submit a sweep with a larger grid."
+        )
+    planned, limit = sweep.summary.planned + wanted.trials, now.budget.trials
+    if limit is not None and planned > limit:
+        _refuse(
+            [
+                FieldError(
+                    pointer="/trials",
+                    message=f"makes {planned:,} trials, and the budget allows {limit:,}; raise it "
+                    f"first: `winnow set {sweep.id} --budget-trials {planned}`",
+                )
+            ]
+        )
+    if planned > MOST_TRIALS:
+        message = f"makes {planned:,} trials; a sweep has at most {MOST_TRIALS:,}"
+        _refuse([FieldError(pointer="/trials", message=message)])
+    return {"trials": wanted.trials}
+
+
+def check_narrow(document: Any, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that are narrowed, each inside what it was."""
+    wanted = parse(Narrow, document)
+    given = wanted.space.model_dump(mode="json", exclude_none=True)
+    before = as_it_is(spec).space.parameters()
+    errors = [
+        FieldError(
+            pointer=pointer("space", name),
+            message="isn't varied in this sweep, so nothing of it can be left out; "
+            f"it varies {', '.join(before)}",
+        )
+        for name in given
+        if name not in before
+    ]
+    _refuse(errors)
+    _refuse(_of_the_whole(dict(spec) | {"space": _given(before) | given}))
+    return {"space": given}
+
+
+def check_set(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
+    """What changes; `budget` whole, with the limits that stay."""
+    wanted = parse(Set, document)
+    payload = wanted.model_dump(mode="json", exclude_unset=True)
+    if "budget" not in payload:
+        return payload
+    budget = as_it_is(spec).budget.model_dump() | payload["budget"]
+    _refuse(_of_the_whole(dict(spec) | {"budget": budget}))
+    _refuse(
+        [
+            FieldError(
+                pointer=pointer("budget", spent.what),
+                message=f"{spent.used:g} are used already, so the sweep would end at once; "
+                f"give more, or end it with `winnow cancel {sweep.id}`",
+            )
+            for spent in sweep.budget
+            if payload["budget"].get(spent.what) is not None
+            and spent.used >= payload["budget"][spent.what]
+        ]
+    )
+    return payload | {"budget": budget}
+
+
+def as_it_is(spec: Mapping[str, Any]) -> SweepSpec:
+    """A stored sweep's file. Raises Conflict if this version can't read it."""
+    found, errors = parse_spec(dict(spec))
+    if found is None:
+        raise Conflict(
+            "This sweep was stored by another version of winnow and can't be changed by this one: "
+            f"{errors[0].pointer} {errors[0].message}."
+        )
+    return found
+
+
+def _faults(
+    params: Mapping[str, Any], spec: Mapping[str, Any], at: str, given: Configuration
+) -> list[FieldError]:
+    """What is wrong with one configuration: it is read as a sweep of this one trial.
+
+    `given` are those of its values that the request names; only they can be changed by it.
+    """
+    document = dict(spec) | {
+        "space": {name: {"fixed": value} for name, value in params.items()},
+        "search": {"sampler": "random", "trials": 1},
+    }
+    return [_moved(error, at, given) for error in _of_the_whole(document)]
+
+
+def _of_the_whole(document: Mapping[str, Any]) -> list[FieldError]:
+    """What is wrong with a sweep's form and the values of its space."""
+    spec, errors = parse_spec(dict(document))
+    if spec is None:
+        return errors
+    return [FieldError(pointer=p, message=m) for p, m in validate_space(spec)]
+
+
+def _moved(error: FieldError, at: str, given: Configuration) -> FieldError:
+    """From the sweep's field to the request's."""
+    section, _, rest = error.pointer.lstrip("/").partition("/")
+    name = rest.partition("/")[0]
+    if section == "space" and name in given:
+        return FieldError(pointer=at + pointer(name), message=error.message)
+    where = f"{name}: " if section == "space" and name else ""
+    return FieldError(pointer=at, message=f"{where}{error.message}")
+
+
+def _given(parameters: Mapping[str, BaseModel]) -> dict[str, Any]:
+    return {name: one.model_dump(mode="json") for name, one in parameters.items()}
+
+
+def _refuse(errors: list[FieldError]) -> None:
+    if errors:
+        raise invalid_change(errors)

@@ -1,0 +1,54 @@
+"""Projects: the quotas and the weights by which sweeps share the cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response, status
+
+from api.changes import parse
+from api.documents import Document, takes
+from api.services import StoreOf
+from orchestrator.errors import NotFound
+from orchestrator.store import Store
+from winnow.changes import PROJECT_NAME, NewProject, ProjectChange
+from winnow.types import Page, Project
+
+router = APIRouter(prefix="/projects", tags=["projects"])
+
+ProjectId = Annotated[str, Path(pattern=PROJECT_NAME)]
+
+
+@router.get("")
+def list_projects(store: StoreOf) -> Page[Project]:
+    """All projects by name, each with its quota and what its sweeps use."""
+    return Page[Project](items=store.projects())
+
+
+@router.get("/{project_id}")
+def get_project(project_id: ProjectId, store: StoreOf) -> Project:
+    return _found(store, project_id)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=takes(NewProject))
+def create_project(document: Document, response: Response, store: StoreOf) -> Project:
+    """409 if there is one of that name."""
+    wanted = parse(NewProject, document)
+    store.add_project(wanted.id, wanted.quota.quota(), wanted.weight)
+    response.headers["Location"] = f"/v1/projects/{wanted.id}"
+    return _found(store, wanted.id)
+
+
+@router.put("/{project_id}", openapi_extra=takes(ProjectChange))
+def change_project(project_id: ProjectId, document: Document, store: StoreOf) -> Project:
+    """Replace quota and weight: what is left out has no limit, and weight 1."""
+    wanted = parse(ProjectChange, document)
+    store.change_project(project_id, wanted.quota.quota(), wanted.weight)
+    return _found(store, project_id)
+
+
+def _found(store: Store, project_id: str) -> Project:
+    for project in store.projects():
+        if project.id == project_id:
+            return project
+    raise NotFound("project", project_id)
