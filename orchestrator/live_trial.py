@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from orchestrator.search.samplers import Told
-from orchestrator.store import TrialRow
-from trainer.metrics import Evaluation
+from orchestrator.store import AttemptRow, TrialRow
+from trainer.metrics import Batch, Evaluation
 from winnow.objective import Metric
 from winnow.types import TrialKind, TrialState
 
@@ -27,9 +27,23 @@ class LiveTrial:
     config: dict[str, Any]
     total_samples: int
     attempt: int = 0
+    samples: int = 0
     lost: int = 0
-    checkpoint: str | None = None
-    """The newest one to resume from."""
+    """Attempts in a row that the machinery lost since its checkpoint last moved on."""
+    retries: int = 0
+    """Attempts in a row that ended for lack of memory or with an unreadable checkpoint."""
+    cap: int | None = None
+    """Tokens per micro-batch that its last attempt trained with, and the least that can help."""
+    longest: int = 1
+    checkpoints: list[str] = field(default_factory=list)
+    """Those to resume from, newest first."""
+    unsaved: float = 0.0
+    """Seconds of training since the newest one."""
+    pinned: bool = False
+    parent: str | None = None
+    reused_from: str | None = None
+    fingerprint: str | None = None
+    why_pending: str | None = None
     reason: str | None = None
     message: str | None = None
     value: float | None = None
@@ -39,6 +53,16 @@ class LiveTrial:
     """The latest of each split and data set, task or judge."""
     intent: tuple[Control, TrialState, str, str] | None = None
     """Asked to yield: how, into which state, with which reason code and message."""
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The one to resume from."""
+        return self.checkpoints[0] if self.checkpoints else None
+
+    @property
+    def waits_for_user(self) -> bool:
+        """Whether a user has paused it, so that only a user calls it back."""
+        return self.state is TrialState.PAUSED and self.reason == "user"
 
     @property
     def attempt_id(self) -> str:
@@ -52,7 +76,11 @@ class LiveTrial:
     @classmethod
     def of(cls, row: TrialRow) -> LiveTrial:
         """The trial as its rows tell it."""
-        return cls(
+        notes: dict[str, Any] = {}
+        for attempt in row.attempts:
+            notes |= attempt.notes
+        saved_at = row.checkpoints[0].step if row.checkpoints else 0
+        trial = cls(
             id=row.id,
             number=row.number,
             kind=row.kind,
@@ -61,13 +89,41 @@ class LiveTrial:
             config=row.config,
             total_samples=row.total_samples,
             attempt=row.attempt,
-            checkpoint=row.checkpoints[0].path if row.checkpoints else None,
+            samples=row.samples,
+            lost=_in_a_row(row.attempts, ("infrastructure",)),
+            retries=_in_a_row(row.attempts, ("oom", "checkpoint")),
+            checkpoints=[c.path for c in row.checkpoints],
+            unsaved=sum(s.seconds for s in row.steps if s.step > saved_at),
+            pinned=row.pinned,
+            parent=row.parent,
+            reused_from=row.reused_from,
+            fingerprint=row.fingerprint,
             reason=row.reason,
             message=row.message,
             value=row.value,
             also=row.also,
             evaluations={(e.split, e.dataset): e for e in row.evaluations},
         )
+        trial.note_cap(notes)
+        return trial
+
+    def take(self, batch: Batch) -> None:
+        """Remember what a report tells: what was measured, what was saved, what it trains with."""
+        self.note(batch.evaluations)
+        self.note_cap(batch.notes)
+        self.unsaved += sum(s.seconds for s in batch.steps)
+        if batch.steps:
+            self.samples = batch.steps[-1].samples
+        for saved in batch.checkpoints:
+            if saved.kind == "state":
+                self.checkpoints.insert(0, saved.path)
+                self.unsaved, self.lost, self.retries = 0.0, 0, 0
+
+    def note_cap(self, notes: Mapping[str, Any]) -> None:
+        if isinstance(cap := notes.get("max_tokens_per_microbatch"), int):
+            self.cap = cap
+        if isinstance(longest := notes.get("longest"), int):
+            self.longest = longest
 
     def note(self, evaluations: Iterable[Evaluation]) -> None:
         """Remember what was measured."""
@@ -111,6 +167,20 @@ class LiveTrial:
             for (kind, name), e in self.evaluations.items()
             if kind == split and dataset in (None, name)
         ]
+
+
+def _in_a_row(attempts: Sequence[AttemptRow], reasons: Sequence[str]) -> int:
+    """The last attempts that ended for one of the reasons without leaving a checkpoint that the
+    next one could start from."""
+    count, first_step = 0, 0
+    for attempt in reversed(attempts):
+        if attempt.reason not in reasons or attempt.state is not TrialState.PENDING:
+            break
+        if count and attempt.first_step < first_step:
+            break
+        first_step = attempt.first_step
+        count += 1
+    return count
 
 
 def figure(scores: Mapping[str, float], name: str) -> float | None:

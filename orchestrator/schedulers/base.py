@@ -104,6 +104,10 @@ class Scheduler(Protocol):
         """Nothing runs, nothing new will come: STOP for each trial that is still paused."""
         ...
 
+    def pin(self, trial_id: str, pinned: bool) -> None:
+        """A pinned trial is judged like any other, and neither paused nor stopped."""
+        ...
+
     def replay(self, decision: Decision) -> None:
         """Take over a decision made by an earlier life of this scheduler, in its original order."""
         ...

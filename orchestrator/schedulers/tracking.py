@@ -49,6 +49,7 @@ class Followed:
     info: TrialInfo
     audited: bool
     coin: float
+    pinned: bool = False
     curve: Curve = field(default_factory=Curve)
     status: Status = Status.ACTIVE
     judged: dict[str, Decision] = field(default_factory=dict)
@@ -126,6 +127,9 @@ class TrackingScheduler(ABC):
         for stop in stops:
             self._apply(stop)
         return stops
+
+    def pin(self, trial_id: str, pinned: bool) -> None:
+        self._trial(trial_id).pinned = pinned
 
     def replay(self, decision: Decision) -> None:
         self._apply(decision)
@@ -231,13 +235,26 @@ class TrackingScheduler(ABC):
             ) from None
 
     def _audited(self, trial: Followed, decision: Decision) -> Decision:
-        if not trial.audited:
+        if not trial.audited and not trial.pinned:
             return decision
-        evidence = {**decision.evidence, "audited": True, "coin": round(trial.coin, 6)}
+        evidence = dict(decision.evidence)
+        if trial.audited:
+            evidence |= {"audited": True, "coin": round(trial.coin, 6)}
+        if trial.pinned:
+            return self._pinned(trial, replace(decision, evidence=evidence))
         if decision.action not in (Action.PAUSE, Action.STOP) or decision.code == "diverged":
             return replace(decision, evidence=evidence)
         evidence |= {"would": str(decision.action), "samples_saved": 0}
         reason = f"{decision.reason}; it is audited, so it runs on"
+        return replace(decision, action=Action.CONTINUE, reason=reason, evidence=evidence)
+
+    def _pinned(self, trial: Followed, decision: Decision) -> Decision:
+        """What is done about a pinned trial. It isn't counted with the audited ones: those were
+        picked at random."""
+        if decision.action not in (Action.PAUSE, Action.STOP):
+            return decision
+        evidence = {**decision.evidence, "pinned": True, "samples_saved": 0}
+        reason = f"{decision.reason}; it is pinned, so it runs on"
         return replace(decision, action=Action.CONTINUE, reason=reason, evidence=evidence)
 
     def _apply(self, decision: Decision) -> None:
@@ -245,6 +262,11 @@ class TrackingScheduler(ABC):
         point = decision.evidence.get("point")
         if decision.action is not Action.RESUME and point is not None:
             trial.judged.setdefault(str(point), decision)
+        if decision.action is Action.RESUME and decision.rule == "user":
+            # Somebody brought it back, from wherever it was.
+            trial.status, trial.paused_by, trial.outcome = Status.ACTIVE, None, None
+            self._forget()
+            return
         if trial.outcome is not None or trial.status is Status.ENDED or self.shadow:
             return
         match decision.action:

@@ -11,6 +11,7 @@ from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.migrations import migrate
 from orchestrator.store.records import (
     AttemptRow,
+    CheckpointRow,
     Claim,
     Claimable,
     Command,
@@ -21,11 +22,14 @@ from orchestrator.store.records import (
     SweepRows,
     Token,
     TrialRow,
+    Usage,
 )
 from orchestrator.store.store import Store
+from orchestrator.store.writer import Writer
 
 __all__ = [
     "AttemptRow",
+    "CheckpointRow",
     "Claim",
     "Claimable",
     "Command",
@@ -38,5 +42,7 @@ __all__ = [
     "SweepRows",
     "Token",
     "TrialRow",
+    "Usage",
+    "Writer",
     "migrate",
 ]

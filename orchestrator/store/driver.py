@@ -38,6 +38,11 @@ class DriverTransaction:
         self._sweep_id = lease.sweep_id
         self._revision = leases.guard(session, lease)
 
+    @property
+    def revision(self) -> int:
+        """The sweep's revision once this is committed: one more than before."""
+        return self._revision
+
     def add_trial(
         self,
         number: int,
@@ -147,6 +152,9 @@ class DriverTransaction:
     def note_deleted(self, trial_id: str, paths: Sequence[str]) -> None:
         """Checkpoints that are deleted next: nothing may need them from here on."""
         self._mark(trial_id, paths, deleted=True)
+        row = self._row(trial_id)
+        if row.checkpoint in paths:
+            self._set(trial_id, checkpoint=None)
 
     def start_attempt(self, trial_id: str, resume: str | None) -> int:
         """The trial becomes RUNNING with its next attempt. Returns the attempt's number, from 1.
@@ -301,6 +309,12 @@ class DriverTransaction:
         row = sweep_rows.row_of(self._session, self._sweep_id)
         if row.state != state:
             sweep_rows.move(self._session, row, state, message)
+
+    def reopen(self) -> None:
+        """If the sweep has ended: it has more to do, and waits for a driver again."""
+        row = sweep_rows.row_of(self._session, self._sweep_id)
+        if SweepState(row.state).ended:
+            sweep_rows.move(self._session, row, SweepState.QUEUED, None)
 
     def set_plan(self, **columns: Any) -> None:
         """Change what may change while a sweep runs: planned, space, priority, weight,

@@ -30,7 +30,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.errors import Conflict
 from orchestrator.store.database import ReadSession, WriteSession
-from orchestrator.store.records import AttemptRow
+from orchestrator.store.records import AttemptRow, CheckpointRow
 from orchestrator.store.schema import attempts, checkpoints, evaluations, metrics, trials
 from orchestrator.store.scores import combine
 from orchestrator.store.thinning import thin
@@ -239,17 +239,21 @@ def evaluation_points(
     return [EvaluationPoint.model_validate(dict(row._mapping)) for row in session.rows(query)]
 
 
-def load_steps(session: ReadSession, sweep_id: str) -> dict[str, tuple[StepRecord, ...]]:
+def load_steps(
+    session: ReadSession, sweep_id: str, trial_id: str | None = None
+) -> dict[str, tuple[StepRecord, ...]]:
     """All steps that count, by trial, as the trainer reported them."""
     names = list(StepRecord.__dataclass_fields__)
-    query = _live(metrics, names, sweep_id).order_by(metrics.c.trial_id, metrics.c.step)
+    query = _live(metrics, names, sweep_id, trial_id).order_by(metrics.c.trial_id, metrics.c.step)
     return _by_trial(session, query, StepRecord)
 
 
-def load_evaluations(session: ReadSession, sweep_id: str) -> dict[str, tuple[Evaluation, ...]]:
+def load_evaluations(
+    session: ReadSession, sweep_id: str, trial_id: str | None = None
+) -> dict[str, tuple[Evaluation, ...]]:
     """All evaluations that count, by trial, by rising step."""
     names = list(Evaluation.__dataclass_fields__)
-    query = _live(evaluations, names, sweep_id).order_by(
+    query = _live(evaluations, names, sweep_id, trial_id).order_by(
         evaluations.c.trial_id, evaluations.c.step, evaluations.c.split, evaluations.c.dataset
     )
     return _by_trial(session, query, Evaluation)
@@ -266,6 +270,18 @@ def load_checkpoints(
         .order_by(checkpoints.c.trial_id, checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
     )
     return _by_trial(session, query, CheckpointRecord)
+
+
+def checkpoint_rows(session: ReadSession, sweep_id: str) -> list[CheckpointRow]:
+    """All checkpoints of a sweep, by trial and attempt."""
+    names = ("attempt", "step", "kind", "path", "superseded", "damaged", "deleted")
+    query = (
+        select(checkpoints.c.trial_id, *(checkpoints.c[name] for name in names))
+        .join(trials, trials.c.id == checkpoints.c.trial_id)
+        .where(trials.c.sweep_id == sweep_id)
+        .order_by(checkpoints.c.trial_id, checkpoints.c.attempt, checkpoints.c.step)
+    )
+    return [CheckpointRow(*row) for row in session.rows(query)]
 
 
 def load_attempts(session: ReadSession, sweep_id: str) -> dict[str, tuple[AttemptRow, ...]]:
@@ -309,12 +325,13 @@ def load_attempts(session: ReadSession, sweep_id: str) -> dict[str, tuple[Attemp
     }
 
 
-def _live(table: Table, names: Sequence[str], sweep_id: str) -> Any:
-    return (
+def _live(table: Table, names: Sequence[str], sweep_id: str, trial_id: str | None = None) -> Any:
+    query = (
         select(table.c.trial_id, *(table.c[name] for name in names))
         .join(trials, trials.c.id == table.c.trial_id)
         .where(and_(trials.c.sweep_id == sweep_id, ~table.c.superseded))
     )
+    return query if trial_id is None else query.where(table.c.trial_id == trial_id)
 
 
 def _by_trial(session: ReadSession, query: Any, kind: type) -> dict[str, tuple[Any, ...]]:

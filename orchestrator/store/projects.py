@@ -10,6 +10,7 @@ from sqlalchemy.engine import Row
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store.clock import seconds_since
 from orchestrator.store.database import ReadSession, WriteSession
+from orchestrator.store.records import Usage
 from orchestrator.store.schema import attempts, projects, sweeps, trials
 from winnow.types import Project, Quota, TrialState
 
@@ -51,6 +52,19 @@ def listed(session: ReadSession) -> list[Project]:
         )
         for row in session.rows(select(projects).order_by(projects.c.id))
     ]
+
+
+def usage(session: ReadSession, sweep_id: str) -> Usage:
+    """See `Store.usage`."""
+    since = session.scalar(
+        select(seconds_since(sweeps.c.started_at)).where(sweeps.c.id == sweep_id)
+    )
+    held = session.scalar(
+        select(func.sum(held_seconds()))
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(trials.c.sweep_id == sweep_id)
+    )
+    return Usage(hours=max(0.0, since or 0.0) / 3600, held_hours=max(0.0, held or 0.0) / 3600)
 
 
 def held_seconds() -> ColumnElement[float]:

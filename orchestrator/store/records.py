@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.schedulers.base import Decision
 from trainer.metrics import CheckpointRecord, Evaluation, StepRecord
@@ -88,6 +88,29 @@ class Desk:
     slots: int | None
     max_concurrent: int | None
     commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A checkpoint as housekeeping sees it. `superseded`: a later attempt went on before it."""
+
+    trial_id: str
+    attempt: int
+    step: int
+    kind: Literal["state", "export"]
+    path: str
+    superseded: bool
+    damaged: bool
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`hours` since the sweep was first driven; `held_hours`: trials times hours that they held
+    their workers."""
+
+    hours: float
+    held_hours: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from orchestrator.store import (
 from orchestrator.store.database import Database, ReadSession
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.records import (
+    CheckpointRow,
     Claimable,
     Command,
     Desk,
@@ -34,9 +35,11 @@ from orchestrator.store.records import (
     SweepRows,
     Token,
     TrialRow,
+    Usage,
 )
 from orchestrator.store.schema import trials as trials_table
-from trainer.metrics import Batch
+from orchestrator.store.writer import Writer
+from trainer.metrics import Batch, Evaluation, StepRecord
 from winnow import types
 from winnow.types import CommandKind, SweepState, TrialKind, TrialState
 
@@ -258,6 +261,10 @@ class Store:
         with self._db.write() as session:
             yield DriverTransaction(session, lease)
 
+    def writer(self, lease: Lease, *, patience: float | None = None) -> Writer:
+        """Writes that outlast the database's absence, each made exactly once. See `Writer`."""
+        return Writer(self._db, lease, patience=patience)
+
     def write(self, lease: Lease, work: Callable[[DriverTransaction], T]) -> T:
         """`guarded` for a function, which runs again from its start where the database asks for
         that (a deadlock, say). So it must have no effect but on its transaction."""
@@ -430,6 +437,25 @@ class Store:
         one of this sweep rather than another's, and of those the newest."""
         with self._db.read() as session:
             return trials.completed_twin(session, project, fingerprint, sweep_id)
+
+    def checkpoint_rows(self, sweep_id: str) -> tuple[list[CheckpointRow], set[str]]:
+        """All checkpoints of a sweep, and the trials of it whose result another has taken over."""
+        with self._db.read() as session:
+            return metrics.checkpoint_rows(session, sweep_id), trials.reused(session, sweep_id)
+
+    def records_of(self, trial_id: str) -> tuple[tuple[StepRecord, ...], tuple[Evaluation, ...]]:
+        """A trial's steps and evaluations that count, by rising step."""
+        with self._db.read() as session:
+            sweep_id = trials.row_of(session, trial_id).sweep_id
+            return (
+                metrics.load_steps(session, sweep_id, trial_id).get(trial_id, ()),
+                metrics.load_evaluations(session, sweep_id, trial_id).get(trial_id, ()),
+            )
+
+    def usage(self, sweep_id: str) -> Usage:
+        """What a sweep has used of the cluster so far, by the database's clock."""
+        with self._db.read() as session:
+            return projects.usage(session, sweep_id)
 
     def desk(self, sweep_id: str) -> Desk:
         """What lies on a driver's desk: its slots and the commands that wait. One read."""

@@ -84,6 +84,18 @@ def completed_twin(
     return session.scalar(query)
 
 
+def reused(session: ReadSession, sweep_id: str) -> set[str]:
+    """Trials of the sweep whose result another trial, of whatever sweep, has taken over."""
+    other = trials.alias("other")
+    query = (
+        select(trials.c.id)
+        .join(other, other.c.reused_from == trials.c.id)
+        .where(trials.c.sweep_id == sweep_id)
+        .distinct()
+    )
+    return {row.id for row in session.rows(query)}
+
+
 def most_at_once(session: ReadSession, sweep_id: str) -> int:
     """The largest number of search trials' attempts that ran at one moment."""
     query = (
