@@ -83,11 +83,9 @@ class Room:
 
 def most_that_fit(nodes: Sequence[Node], needs: Needs, limit: int) -> int:
     """How many trials with these needs an empty cluster holds, `limit` at most."""
-    room = Room(nodes)
-    count = 0
-    while count < limit and room.take(needs):
-        count += 1
-    return count
+    ranks = [_ranks(node, needs, limit * needs.ranks) for node in nodes]
+    whole = sum(here // needs.ranks for here in ranks)
+    return min(limit, whole or sum(ranks) // needs.ranks)
 
 
 def _place(free: list[Node], needs: Needs, nodes: Sequence[Node]) -> bool:
@@ -112,9 +110,9 @@ def _place(free: list[Node], needs: Needs, nodes: Sequence[Node]) -> bool:
     return True
 
 
-def _ranks(node: Node, needs: Needs) -> int:
-    """How many of the trial's ranks a node holds."""
-    limits = [needs.ranks]
+def _ranks(node: Node, needs: Needs, limit: int | None = None) -> int:
+    """How many of the ranks of a trial (or of `limit` ranks like them) a node holds."""
+    limits = [needs.ranks if limit is None else limit]
     if needs.cpus:
         limits.append(int((node.cpus + _SLACK) // needs.cpus))
     if needs.gpus:
