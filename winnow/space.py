@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
+    model_serializer,
     model_validator,
 )
+
+from winnow.expression import parse
 
 Scalar = bool | int | float | str | None
 
@@ -22,6 +26,27 @@ class Strict(BaseModel):
     """Frozen, with unknown keys, NaN and infinities refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _readable(text: str) -> str:
+    parse(text)
+    return text
+
+
+Condition = Annotated[str, AfterValidator(_readable)]
+"""An expression over parameters that is true or false; see `winnow.expression`."""
+
+
+class Conditional(Strict):
+    """A parameter. Where `when` doesn't hold it isn't set: `training` or the recipe decides."""
+
+    when: Condition | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_condition(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        when = written.pop("when", None)
+        return written if when is None else {**written, "when": when}
 
 
 Number = Annotated[int | float, Field(strict=True)]
@@ -37,7 +62,7 @@ def _check_bounds(kind: str, low: float, high: float, step: float | None) -> Non
         raise ValueError(f"{kind}: step {step:g} is larger than the range {high - low:g}")
 
 
-class Uniform(Strict):
+class Uniform(Conditional):
     """Real numbers, evenly spread over [low, high]; with `step`, on the lattice low, low+step, …"""
 
     uniform: tuple[float, float]
@@ -49,7 +74,7 @@ class Uniform(Strict):
         return self
 
 
-class LogUniform(Strict):
+class LogUniform(Conditional):
     """Positive real numbers, evenly spread over log [low, high]."""
 
     log_uniform: tuple[float, float]
@@ -66,7 +91,7 @@ class LogUniform(Strict):
         return self
 
 
-class IntUniform(Strict):
+class IntUniform(Conditional):
     """Whole numbers in [low, high]; `log` spreads them over the logarithm (then `step` is 1)."""
 
     int_uniform: tuple[int, int]
@@ -84,7 +109,7 @@ class IntUniform(Strict):
         return self
 
 
-class Choice(Strict):
+class Choice(Conditional):
     """One of the listed values."""
 
     choice: tuple[Scalar, ...] = Field(min_length=1)
@@ -97,7 +122,7 @@ class Choice(Strict):
         return self
 
 
-class Fixed(Strict):
+class Fixed(Conditional):
     """The same value in every trial. `learning_rate: 2.0e-5` is short for `{fixed: 2.0e-5}`."""
 
     fixed: Scalar
@@ -176,26 +201,21 @@ class Space(Strict):
 
     @model_validator(mode="after")
     def _one_kind_of_warmup(self) -> Space:
-        if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise ValueError("vary warmup_steps or warmup_ratio, not both")
+        steps, ratio = self.warmup_steps, self.warmup_ratio
+        if steps is not None and ratio is not None and None in (steps.when, ratio.when):
+            raise ValueError(
+                "vary warmup_steps or warmup_ratio, not both, or give each a `when` under which "
+                "the other isn't set"
+            )
         return self
 
 
 def grid_size(space: Space) -> int | None:
-    """Number of distinct configurations, by multiplication; None if a parameter is continuous."""
-    total = 1
-    for parameter in space.parameters().values():
-        match parameter:
-            case Choice():
-                total *= len(parameter.choice)
-            case IntUniform():
-                low, high = parameter.int_uniform
-                total *= (high - low) // parameter.step + 1
-            case Uniform(step=step) if step is not None:
-                low, high = parameter.uniform
-                total *= math.floor((high - low) / step + 1e-9) + 1
-            case Fixed():
-                pass
-            case _:
-                return None
-    return total
+    """Number of distinct configurations under the parameters' own conditions; None if a parameter
+    is continuous, or if there are too many to count.
+
+    `winnow.spec.planned_trials` counts with the sweep's constraints and other values too.
+    """
+    from winnow.conditions import Rules
+
+    return Rules(space).size

@@ -9,14 +9,17 @@ Its parts: `winnow.training` (data, training, benchmarks), `winnow.space`, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
+from winnow.conditions import Rules, rules
+from winnow.defaults import values_in_force
 from winnow.objective import Mode, parse_metric
 from winnow.space import (
     KINDS,
     Choice,
+    Condition,
     Fixed,
     IntUniform,
     LogUniform,
@@ -68,10 +71,13 @@ __all__ = [
     "Training",
     "Uniform",
     "grid_size",
+    "planned_trials",
 ]
 
 MAX_GRID = 10_000
 """Largest grid that is run in full. A larger one is counted, never expanded, and refused."""
+
+MAX_CONSTRAINTS = 50
 
 RECIPES = ("tulu", "tulu++", "lab", "lab-7680")
 
@@ -334,6 +340,8 @@ class SweepSpec(Strict):
     recipe: Literal["tulu", "tulu++", "lab", "lab-7680"] | None = None
     data: Data
     space: Space = Space()
+    constraints: Annotated[tuple[Condition, ...], Field(max_length=MAX_CONSTRAINTS)] = ()
+    """Expressions over parameters that every configuration meets; see `winnow.expression`."""
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     search: Search = Search()
@@ -348,20 +356,61 @@ class SweepSpec(Strict):
     def strategies(self) -> tuple[str, ...]:
         """The strategies that trials may have."""
         parameter = self.space.strategy
+        found: tuple[str, ...] = ()
         if isinstance(parameter, Choice):
-            return tuple(str(value) for value in parameter.choice)
-        if isinstance(parameter, Fixed):
-            return (str(parameter.fixed),)
-        return (self.data.strategy,)
+            found = tuple(str(value) for value in parameter.choice)
+        elif isinstance(parameter, Fixed):
+            found = (str(parameter.fixed),)
+        if not found or parameter is None or parameter.when is not None:
+            found = tuple(dict.fromkeys((*found, self.data.strategy)))
+        return found
+
+    @property
+    def in_force(self) -> dict[str, Scalar]:
+        """Values of parameters that the space doesn't set, as conditions see them."""
+        return values_in_force(self.recipe, self.training, self.data)
+
+    @property
+    def rules(self) -> Rules:
+        """The space with its conditions and constraints."""
+        return rules(self.space, self.constraints, self.in_force)
+
+    @model_validator(mode="after")
+    def _conditions_can_hold(self) -> SweepSpec:
+        for field, message in self.rules.problems:
+            raise ValueError(f"{field}: {message}")
+        for name in self.rules.when:
+            if name not in self.in_force:
+                raise ValueError(
+                    f"space.{name}: has no value where its condition doesn't hold; set "
+                    f"training.{name} too"
+                )
+        if self.space.warmup_steps is not None and self.space.warmup_ratio is not None:
+            self._check_apart("warmup_ratio", "warmup_steps")
+        return self
+
+    def _check_apart(self, one: str, other: str) -> None:
+        """Raise ValueError if both parameters are active in a configuration."""
+        both = [chosen for chosen in self.rules.examples() if one in chosen and other in chosen]
+        if both:
+            raise ValueError(
+                f"space.{one}.when: {one} and {other} are both set where "
+                f"{_shown(both[0])}; write conditions that exclude each other"
+            )
 
     @model_validator(mode="after")
     def _space_fits_search(self) -> SweepSpec:
-        size = grid_size(self.space)
+        size = self.rules.size
         if self.search.sampler == "grid":
-            if size is None:
+            if not self.rules.countable:
                 raise ValueError(
                     "space: a grid needs parameters with countable values; give log_uniform and "
                     "uniform parameters as choice: [...], or use sampler: tpe"
+                )
+            if size is None:
+                raise ValueError(
+                    "space: the grid has too many combinations to tell which ones the conditions "
+                    "and constraints allow; list fewer values, or use sampler: tpe with trials"
                 )
             if size > MAX_GRID:
                 raise ValueError(
@@ -416,9 +465,16 @@ class SweepSpec(Strict):
                 if getattr(self.data, name):
                     raise ValueError(f"data.{name}: goes with strategy: phased or difficulty")
         if self.space.replay is not None and "stacked" in self.strategies:
-            raise ValueError(
-                "space.replay: nothing is replayed with strategy: stacked; use phased or difficulty"
+            in_force = self.in_force
+            useless = self.space.replay.when is None or any(
+                "replay" in chosen and chosen.get("strategy", in_force["strategy"]) == "stacked"
+                for chosen in self.rules.examples()
             )
+            if useless:
+                raise ValueError(
+                    "space.replay: nothing is replayed with strategy: stacked; use phased or "
+                    "difficulty, or give it when: \"strategy != 'stacked'\""
+                )
         return self
 
     @model_validator(mode="after")
@@ -475,3 +531,13 @@ class SweepSpec(Strict):
                 f"{at}trials are compared by {name}, so each must be measured; "
                 "leave out evaluation.trials: winner"
             )
+
+
+def planned_trials(spec: SweepSpec) -> int:
+    """Search trials that the sweep runs, if none is left out: all of a grid's configurations, or as
+    many as were asked for."""
+    return spec.search.trials or spec.rules.size or 1
+
+
+def _shown(chosen: dict[str, Scalar]) -> str:
+    return ", ".join(f"{name} is {value!r}" for name, value in chosen.items())
