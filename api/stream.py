@@ -6,7 +6,7 @@ gets all that came after it, each once. Messages without one say where things st
     event     an Event, as stored                      (id: its id)
     progress  {trials: [Trial]}: those that changed; all, on opening
     points    {curves: [Curve]}: new points of learning curves; to be merged by step
-    sweep     the Sweep, when its summary has changed; also on opening
+    sweep     the Sweep, when it has changed; also on opening
     end       the Sweep: it has ended, all was sent; the stream closes
 
 `points` begin where the curves stood when the stream was opened. A client opens the stream first,
@@ -30,6 +30,9 @@ from winnow.types import Curve, Sweep, Trial
 
 POLL_SECONDS = 0.4
 HEARTBEAT_SECONDS = 10.0
+POLLS_A_LOOK = 5
+"""The sweep is read at every so many polls, though no event tells of it: slots and budget change
+without one."""
 EVENTS_A_QUERY = 500
 POINTS_A_TRIAL = 1000
 """Points of one trial in one message; more is thinned out, as in GET metrics."""
@@ -65,6 +68,7 @@ class SweepFeed:
         self._last_event_id = last_event_id
         self._version = 0
         self._sweep: Sweep | None = None
+        self._polls = 0
         self._reached: dict[str, tuple[int, int]] = {}
         """By trial: the attempt and the step whose points are known."""
         self.ended = False
@@ -75,8 +79,13 @@ class SweepFeed:
         `ended` turns true with the poll whose last message is `end`.
         """
         opening = self._sweep is None
-        # Whether it had ended is read before all else is: what is read later is then complete.
-        was_over = self._sweep is not None and self._sweep.state.ended
+        # Whether it had ended is read before all else is: what is read later is then complete. One
+        # that a user has asked to go on is not over.
+        was_over = (
+            self._sweep is not None
+            and self._sweep.state.ended
+            and not self._store.pending_commands(self._sweep_id)
+        )
         messages = self._new_events()
         trials, version = self._store.trials_changed_since(self._sweep_id, self._version)
         curves = self._new_points(trials, opening)
@@ -85,12 +94,13 @@ class SweepFeed:
             messages.append(Message("progress", Progress(trials=trials)))
         if curves:
             messages.append(Message("points", Points(curves=curves)))
-        if messages or opening:
+        self._polls += 1
+        if messages or opening or self._polls % POLLS_A_LOOK == 0:
             sweep = self._store.get_sweep(self._sweep_id)
             if sweep != self._sweep:
                 messages.append(Message("sweep", sweep))
             self._sweep = sweep
-        if was_over and self._sweep is not None:
+        if was_over and self._sweep is not None and self._sweep.state.ended:
             messages.append(Message("end", self._sweep))
             self.ended = True
         return messages

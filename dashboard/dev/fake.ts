@@ -7,7 +7,7 @@
 
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connect, Plugin } from "vite";
-import type { Decision, EvaluationPoint, Sweep, Trial } from "../src/api/types.ts";
+import type { Command, CommandKind, Decision, EvaluationPoint, Sweep, Trial } from "../src/api/types.ts";
 import { makeStudy, snapshot, type Study } from "./study.ts";
 
 const SPEED = Number(process.env.FAKE_SPEED ?? 1);
@@ -39,10 +39,10 @@ function route(url: URL, req: IncomingMessage, res: ServerResponse, studies: Map
   if (url.pathname === "/v1/sweeps") {
     return send(res, 200, page([...studies.values()].map((s) => snapshot(s, Date.now()).sweep)));
   }
-  const stop = /^\/v1\/trials\/([^/]+):stop$/.exec(url.pathname);
-  if (stop) {
-    for (const study of studies.values()) study.stopped.set(stop[1]!, Date.now());
-    return send(res, 202, { accepted: true });
+  const [, asked, kind] = /^\/v1\/trials\/([^/:]+):(\w+)$/.exec(url.pathname) ?? [];
+  if (asked && kind) {
+    const study = [...studies.values()].find((s) => asked.startsWith(`${s.id}-`))!;
+    return send(res, 202, ask(study, kind as CommandKind, asked));
   }
   const [, id, part] = /^\/v1\/sweeps\/([^/:]+)(?:[/:](\w+))?$/.exec(url.pathname) ?? [];
   const study = id ? studies.get(id) : undefined;
@@ -57,9 +57,14 @@ function route(url: URL, req: IncomingMessage, res: ServerResponse, studies: Map
       return send(res, 200, page(now.decisions));
     case "metrics":
       return send(res, 200, { curves: now.curves, evaluations: now.evaluations });
+    case "commands":
+      return send(res, 200, page(study.commands));
     case "cancel":
-      study.canceledAt = Date.now();
-      return send(res, 202, now.sweep);
+    case "pause":
+    case "resume":
+    case "extend":
+    case "set":
+      return send(res, 202, ask(study, part, null));
     case "stream":
       return stream(study, req, res);
     default:
@@ -67,10 +72,42 @@ function route(url: URL, req: IncomingMessage, res: ServerResponse, studies: Map
   }
 }
 
+/** Carried out a second later, as far as a synthetic sweep can. */
+function ask(study: Study, kind: CommandKind, trialId: string | null): Command {
+  const command: Command = {
+    id: study.commands.length + 1,
+    sweep_id: study.id,
+    trial_id: trialId,
+    kind,
+    payload: null,
+    issued_by: "owner",
+    result: null,
+    created_at: new Date().toISOString(),
+    finished_at: null,
+  };
+  study.commands.push(command);
+  setTimeout(() => {
+    const now = Date.now();
+    if (kind === "cancel") study.canceledAt = now;
+    if (trialId && (kind === "stop" || kind === "pause")) study.stopped.set(trialId, now);
+    if (trialId && kind === "pause") study.paused.add(trialId);
+    if (trialId && kind === "resume") {
+      study.paused.delete(trialId);
+      study.stopped.delete(trialId);
+    }
+    if (trialId && kind === "pin") study.pinned.add(trialId);
+    if (trialId && kind === "unpin") study.pinned.delete(trialId);
+    command.result = "done";
+    command.finished_at = new Date(now).toISOString();
+  }, 1200);
+  return { ...command };
+}
+
 /** Server-sent events: what changed since the last tick. */
 function stream(study: Study, req: IncomingMessage, res: ServerResponse): void {
   res.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
   let before = snapshot(study, Date.now());
+  const told = new Set(study.commands.map((c) => `${c.id}${c.result ?? ""}`));
   let id = Number(req.headers["last-event-id"] ?? 0);
   const emit = (event: string, data: unknown, withId = false) =>
     res.write(`${withId ? `id: ${++id}\n` : ""}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
@@ -95,6 +132,13 @@ function stream(study: Study, req: IncomingMessage, res: ServerResponse): void {
     if (curves.length) emit("points", { curves });
     for (const d of now.decisions) if (!before.decisions.some((b) => b.id === d.id)) stored("decision", d);
     for (const e of now.evaluations.slice(before.evaluations.length)) stored("evaluation", e);
+    for (const c of study.commands) {
+      const state = `${c.id}${c.result ?? ""}`;
+      if (told.has(state)) continue;
+      told.add(state);
+      const data = { id: c.id, kind: c.kind, by: c.issued_by, ...(c.result ? { result: c.result } : {}) };
+      emit("event", { id: id + 1, sweep_id: study.id, trial_id: c.trial_id, type: "command", data, created_at: new Date().toISOString() }, true);
+    }
     emit("sweep", now.sweep satisfies Sweep);
     if (now.sweep.state !== "RUNNING") {
       emit("end", {});

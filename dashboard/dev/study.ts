@@ -1,6 +1,7 @@
 /** A synthetic sweep: what its page would be told at any moment. Deterministic for a seed. */
 
 import type {
+  Command,
   Curve,
   Decision,
   EvaluationPoint,
@@ -39,6 +40,9 @@ export interface Study {
   planned: number;
   plans: Plan[];
   stopped: Map<string, number>;
+  paused: Set<string>;
+  pinned: Set<string>;
+  commands: Command[];
   canceledAt: number | null;
   /** Whether it has a second objective. */
   several: boolean;
@@ -57,7 +61,7 @@ export function makeStudy(id: string, name: string, planned: number, at: number,
   }
   const length = Math.max(...plans.map((p) => p.from + p.until / PACE)) + 1;
   const startedAt = Date.now() - ((at >= 1 ? length * 1.2 : at * length) / speed) * 1000;
-  return { id, name, startedAt, speed, length, planned, plans, stopped: new Map(), canceledAt: null, several: at >= 1 };
+  return { id, name, startedAt, speed, length, planned, plans, stopped: new Map(), paused: new Set(), pinned: new Set(), commands: [], canceledAt: null, several: at >= 1 };
 }
 
 export function snapshot(study: Study, now: number) {
@@ -71,8 +75,9 @@ export function snapshot(study: Study, now: number) {
     if (plan.from > clock) break;
     const trialId = `${study.id}-t${plan.number}`;
     const stoppedAt = study.stopped.get(trialId);
-    const byUser = stoppedAt !== undefined;
-    const own = byUser ? Math.min(clock, ((stoppedAt - study.startedAt) / 1000) * study.speed) : clock;
+    const paused = study.paused.has(trialId);
+    const byUser = stoppedAt !== undefined && !paused;
+    const own = stoppedAt !== undefined ? Math.min(clock, ((stoppedAt - study.startedAt) / 1000) * study.speed) : clock;
     const samples = Math.min((own - plan.from) * PACE, plan.until);
     const count = plan.curve.samples.filter((s) => s <= samples).length;
     const cut = <T>(column: T[]) => column.slice(0, count);
@@ -107,7 +112,7 @@ export function snapshot(study: Study, now: number) {
     if (done && plan.reason) {
       decisions.push(decide(plan, trialId, plan.until, "stop", decisions.length, study));
     }
-    const state: TrialState = done ? plan.end : byUser || (over && study.canceledAt) ? "CANCELED" : "RUNNING";
+    const state: TrialState = done ? plan.end : paused ? "PAUSED" : byUser || (over && study.canceledAt) ? "CANCELED" : "RUNNING";
     const lastHeldOut = measured[measured.length - 1]?.loss ?? null;
     const exact = done && plan.end === "COMPLETED" ? plan.match : null;
     trials.push({
@@ -116,7 +121,7 @@ export function snapshot(study: Study, now: number) {
       number: plan.number,
       kind: "search",
       state,
-      reason: done ? plan.reason : state === "CANCELED" ? "user" : null,
+      reason: done ? plan.reason : state === "CANCELED" || paused ? "user" : null,
       message: done && plan.reason ? sentence(plan, plan.until) : null,
       params: { learning_rate: plan.rate, effective_batch_size: plan.batch, schedule: plan.schedule, warmup_ratio: 0.05 },
       attempt: 1,
@@ -132,6 +137,9 @@ export function snapshot(study: Study, now: number) {
       also: exact === null || !study.several ? {} : { "general/loss": 2.1 + 0.2 * Math.log10(plan.rate / 1e-5) },
       seconds: samples / PACE,
       checkpoint: exact === null ? null : `.winnow/sweeps/${study.id}/trials/${plan.number}/model`,
+      pinned: study.pinned.has(trialId),
+      parent: plan.number % 9 === 4 ? `${study.id}-t${plan.number - 1}` : null,
+      why_pending: paused ? "a user has paused it" : null,
       created_at: time(study, plan.from),
       started_at: time(study, plan.from),
       ended_at: state === "RUNNING" ? null : time(study, plan.from + samples / PACE),
@@ -181,6 +189,15 @@ function summarise(study: Study, trials: Trial[], clock: number, over: boolean):
         : {},
     },
     scheduler_summary: account(trials, over),
+    project: "research",
+    priority: 5,
+    max_concurrent: 4,
+    slots: over ? null : WORKERS,
+    why_pending: over ? null : "the cluster has room for 3 trials at once; another sweep of equal priority has the rest",
+    budget: [
+      { what: "trials", used: trials.length, limit: 24, projected: study.planned },
+      { what: "hours", used: clock / 60, limit: 2, projected: over ? null : study.length / 45 },
+    ],
     created_at: time(study, -3),
     started_at: time(study, 0),
     ended_at: over ? time(study, Math.min(clock, study.length)) : null,

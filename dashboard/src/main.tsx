@@ -9,6 +9,7 @@ import "./styles/panels.css";
 import "./styles/trial.css";
 import "./styles/sweep.css";
 import "./styles/early.css";
+import "./styles/changes.css";
 
 adoptTokenFromAddress();
 

@@ -40,6 +40,8 @@ def test_its_unit_tests_pass() -> None:
         types.Scores,
         types.Trial,
         types.SweepSummary,
+        types.Spending,
+        types.Command,
         types.Sweep,
         types.Curve,
         types.EvaluationPoint,

@@ -1,7 +1,7 @@
 /** Calls to the API: bearer token on each, every failure an `ApiError` that a person can read. */
 
 import { loadToken } from "./token";
-import type { Decision, Health, Metrics, Page, Problem, Sweep, Trial } from "./types";
+import type { Command, Decision, FieldError, Health, Metrics, Page, Problem, Sweep, Trial } from "./types";
 
 export class ApiError extends Error {
   /** `status` 0: the server could not be reached at all. */
@@ -11,6 +11,11 @@ export class ApiError extends Error {
     readonly problem: Problem | null = null,
   ) {
     super(message);
+  }
+
+  /** What is wrong with which field of the request. */
+  get fields(): readonly FieldError[] {
+    return this.problem?.errors ?? [];
   }
 
   get unauthorized(): boolean {
@@ -32,9 +37,20 @@ export const api = {
     const trials = encodeURIComponent(trialIds.join(","));
     return (await get<Metrics>(`/v1/sweeps/${seg(id)}/metrics?max_points=2&trials=${trials}`)).evaluations;
   },
-  cancelSweep: (id: string) => send("POST", `/v1/sweeps/${seg(id)}:cancel`),
-  stopTrial: (id: string) => send("POST", `/v1/trials/${seg(id)}:stop`),
+  /** What was asked of a sweep and its trials, in order. */
+  commands: (id: string) => all<Command>(`/v1/sweeps/${seg(id)}/commands`),
+  askTrial: (id: string, action: TrialAction) => ask(`/v1/trials/${seg(id)}:${action}`),
+  clone: (id: string, params: Record<string, unknown>) => ask(`/v1/trials/${seg(id)}:clone`, { params }),
+  askSweep: (id: string, action: "cancel" | "pause" | "resume") => ask(`/v1/sweeps/${seg(id)}:${action}`),
+  extend: (id: string, trials: unknown) => ask(`/v1/sweeps/${seg(id)}:extend`, { trials }),
+  set: (id: string, changes: Record<string, unknown>) => ask(`/v1/sweeps/${seg(id)}:set`, changes),
+  add: async (id: string, params: Record<string, unknown>) => {
+    const page = await post<Page<Command>>(`/v1/sweeps/${seg(id)}:add`, { params });
+    return page.items;
+  },
 };
+
+export type TrialAction = "stop" | "pause" | "resume" | "revive" | "pin" | "unpin";
 
 /** The response of a request with the token, once its status is known to be good. */
 export async function request(path: string, init: RequestInit = {}): Promise<Response> {
@@ -56,8 +72,18 @@ async function get<T>(path: string): Promise<T> {
   return (await request(path)).json() as Promise<T>;
 }
 
-async function send(method: string, path: string): Promise<void> {
-  await request(path, { method });
+/** The command that a request became; its result comes later. */
+async function ask(path: string, body?: Record<string, unknown>): Promise<Command[]> {
+  return [await post<Command>(path, body)];
+}
+
+async function post<T>(path: string, body?: Record<string, unknown>): Promise<T> {
+  const init: RequestInit = { method: "POST" };
+  if (body) {
+    init.headers = { "Content-Type": "application/json" };
+    init.body = JSON.stringify(body);
+  }
+  return (await request(path, init)).json() as Promise<T>;
 }
 
 /** Every page of a list, in order. */

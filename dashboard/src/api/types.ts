@@ -48,6 +48,10 @@ export interface Trial {
   also?: Record<string, number | null>;
   seconds: number;
   checkpoint: string | null;
+  pinned?: boolean;
+  parent?: string | null;
+  reused_from?: string | null;
+  why_pending?: string | null;
   created_at: string;
   started_at: string | null;
   ended_at: string | null;
@@ -67,15 +71,55 @@ export interface SweepSummary {
   winner: Record<string, Scores>;
 }
 
+export interface Spending {
+  what: "trials" | "hours" | "gpu_hours" | "cost";
+  used: number;
+  limit: number | null;
+  projected: number | null;
+}
+
+export type CommandKind =
+  | "stop"
+  | "pause"
+  | "resume"
+  | "revive"
+  | "pin"
+  | "unpin"
+  | "clone"
+  | "cancel"
+  | "add"
+  | "extend"
+  | "narrow"
+  | "set";
+
+export interface Command {
+  id: number;
+  sweep_id: string;
+  trial_id: string | null;
+  kind: CommandKind;
+  payload?: Record<string, unknown> | null;
+  issued_by: string;
+  result: string | null;
+  created_at: string;
+  finished_at: string | null;
+}
+
 export interface Sweep {
   id: string;
   name: string;
+  project?: string;
   state: SweepState;
   message: string | null;
   spec: Record<string, unknown>;
   facts?: Record<string, unknown>;
   summary: SweepSummary;
   scheduler_summary?: Record<string, unknown> | null;
+  priority?: number;
+  weight?: number;
+  max_concurrent?: number | null;
+  slots?: number | null;
+  why_pending?: string | null;
+  budget?: Spending[];
   created_at: string;
   started_at: string | null;
   ended_at: string | null;

@@ -78,10 +78,19 @@ function SweepRow({ sweep, now }: { sweep: Sweep; now: number }) {
     <tr className="clickable" onClick={(event) => !(event.target as Element).closest("a") && navigate(to)}>
       <td className="sweep-name">
         <Link to={to}>{sweep.name}</Link>
-        <span className="faint">{String(sweep.spec.model ?? "")}</span>
+        <span className="faint">
+          {sweep.project && sweep.project !== "default" ? `${sweep.project} · ` : ""}
+          {String(sweep.spec.model ?? "")}
+        </span>
       </td>
       <td>
         <SweepBadge state={sweep.state} />
+        {sweep.priority ? <span className="mark" title="Priority">priority {sweep.priority}</span> : null}
+        {sweep.why_pending ? (
+          <span className="waits" title={sweep.why_pending}>
+            {format.sentence(sweep.why_pending)}
+          </span>
+        ) : null}
       </td>
       <td>
         <div className="meter-cell">

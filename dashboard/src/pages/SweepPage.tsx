@@ -1,22 +1,28 @@
 /** One sweep, live: where it stands, its curves, its leaderboard, and why trials were stopped. */
 
 import { useCallback, useEffect, useMemo, useState, type ComponentType, type ReactNode } from "react";
-import { api } from "../api/client";
+import { api, ApiError } from "../api/client";
 import type { Trial } from "../api/types";
 import * as format from "../format";
 import { rateScale, type ColourBy } from "../charts/colour";
+import { waiting as waitingOf } from "../state/commands";
 import { ended, further, goal, progress, sweepEnded } from "../state/derive";
 import { orderTrials, parseSort } from "../state/order";
 import type { SweepView } from "../state/sweep";
 import { setQuery, useAddress } from "../state/url";
 import { useSweep } from "../state/useSweep";
+import { Changes } from "../sweep/Changes";
 import { Charts } from "../sweep/Charts";
 import { Decisions, parseFilter } from "../sweep/Decisions";
 import { EarlyDecisions } from "../sweep/EarlyDecisions";
+import { addForm, cloneForm, extendForm, settingsForm } from "../sweep/forms";
 import { Leaderboard } from "../sweep/Leaderboard";
-import { Summary } from "../sweep/Summary";
+import { Share } from "../sweep/Share";
+import { Summary, type SweepAsk } from "../sweep/Summary";
+import type { AskTrial } from "../sweep/TrialActions";
 import { TrialDrawer } from "../sweep/TrialDrawer";
 import { Confirm, type Question } from "../ui/Confirm";
+import { FormDialog, type Form } from "../ui/FormDialog";
 import { Icon } from "../ui/Icon";
 import { Link } from "../ui/Link";
 import { useTheme } from "../ui/theme";
@@ -31,12 +37,13 @@ export interface SweepPageProps {
 }
 
 export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) {
-  const view = useSweep(id);
+  const [view, note] = useSweep(id);
   const { query } = useAddress();
   const theme = useTheme();
   const [hovered, setHovered] = useState<string | null>(null);
   const [question, setQuestion] = useState<Question | null>(null);
-  const [asked, setAsked] = useState<ReadonlySet<string>>(new Set());
+  const [form, setForm] = useState<Form | null>(null);
+  const [refusal, setRefusal] = useState<string | null>(null);
 
   useEffect(() => {
     if (view.error?.unauthorized) onUnauthorized();
@@ -60,30 +67,58 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
     [select, view.trials],
   );
 
-  const askStop = useCallback((trial: Trial) => {
-    setQuestion({
-      title: `Stop trial ${trial.number}?`,
-      text: "It ends within a second or two and frees its workers. What it measured so far is kept.",
-      action: "Stop trial",
-      run: async () => {
-        await api.stopTrial(trial.id);
-        setAsked((before) => new Set(before).add(trial.id));
-      },
-    });
-  }, []);
+  const waiting = useMemo(() => waitingOf(view.commands), [view.commands]);
 
-  const askCancel = useCallback(() => {
-    const running = trials.filter((t) => !ended(t)).length;
-    setQuestion({
-      title: `Cancel ${sweep?.name ?? "this sweep"}?`,
-      text: `${running === 1 ? "1 trial has" : `${running} trials have`} not finished and will end. Finished trials, their numbers and checkpoints are kept.`,
-      action: "Cancel sweep",
-      run: async () => {
-        await api.cancelSweep(id);
-        setAsked((before) => new Set(before).add(id));
-      },
-    });
-  }, [id, sweep?.name, trials]);
+  /** Asks at once; a refusal is said above the page. */
+  const ask = useCallback(
+    async (request: ReturnType<typeof api.askTrial>) => {
+      setRefusal(null);
+      try {
+        note(await request);
+      } catch (error) {
+        setRefusal(error instanceof ApiError ? error.message : String(error));
+      }
+    },
+    [note],
+  );
+
+  const askTrial: AskTrial = useCallback(
+    (trial, action) => {
+      if (action === "clone") {
+        setForm(cloneForm(trial, note));
+      } else if (action === "stop") {
+        setQuestion({
+          title: `Stop trial ${trial.number}?`,
+          text: "It ends within a second or two and frees its workers. What it measured so far is kept, and it can be revived.",
+          action: "Stop trial",
+          run: async () => note(await api.askTrial(trial.id, "stop")),
+        });
+      } else {
+        void ask(api.askTrial(trial.id, action));
+      }
+    },
+    [ask, note],
+  );
+
+  const best = sweep?.summary.best_trial ? view.trials.get(sweep.summary.best_trial) : undefined;
+  const unfinished = trials.filter((t) => !ended(t)).length;
+  const askSweep = useCallback(
+    (action: SweepAsk) => {
+      if (!sweep) return;
+      if (action === "extend") setForm(extendForm(sweep, note));
+      else if (action === "add") setForm(addForm(sweep, best, note));
+      else if (action !== "cancel") void ask(api.askSweep(id, action));
+      else
+        setQuestion({
+          title: `Cancel ${sweep.name}?`,
+          text: `${unfinished === 1 ? "1 trial has" : `${unfinished} trials have`} not finished and will end. Finished trials, their numbers and checkpoints are kept.`,
+          action: "Cancel sweep",
+          run: async () => note(await api.askSweep(id, "cancel")),
+        });
+    },
+    [ask, best, id, note, sweep, unfinished],
+  );
+  const changeShare = useCallback(() => sweep && setForm(settingsForm(sweep, note)), [note, sweep]);
 
   if (sweep === null) {
     return (
@@ -110,7 +145,16 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
     <Frame crumb={sweep.name} status={<LiveDot view={view} />}>
       <div className={`page sweep-page ${selected ? "with-drawer" : ""}`}>
         <LostBanner view={view} />
-        <Summary sweep={sweep} trials={trials} canceling={asked.has(id)} onCancel={askCancel} />
+        {refusal ? (
+          <p className="banner danger" role="alert">
+            <Icon name="warning" />
+            {refusal}
+            <button type="button" className="icon-button" aria-label="Dismiss" onClick={() => setRefusal(null)}>
+              <Icon name="close" size={14} />
+            </button>
+          </p>
+        ) : null}
+        <Summary sweep={sweep} trials={trials} waiting={waiting.get(id)} onAsk={askSweep} />
         <Charts
           view={view}
           trials={ordered}
@@ -124,6 +168,7 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
         />
         <div className="lower">
           <Leaderboard
+            sweep={sweep}
             trials={ordered}
             sort={sort}
             theme={theme}
@@ -134,13 +179,14 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
             best={sweep.summary.best_trial}
             front={sweep.summary.front ?? NO_FRONT}
             further={others}
-            asked={asked}
-            canStop={!sweepEnded(sweep)}
+            waiting={waiting}
             onHover={setHovered}
             onSelect={select}
-            onStop={askStop}
+            onAsk={askTrial}
           />
           <div className="side">
+            <Share sweep={sweep} onChange={sweepEnded(sweep) ? null : changeShare} />
+            <Changes commands={view.commands} />
             <EarlyDecisions sweep={sweep} />
             <Decisions decisions={view.decisions} filter={parseFilter(query.get("decisions"))} onHover={setHovered} onPick={selectId} />
           </div>
@@ -150,12 +196,13 @@ export function SweepPage({ id, frame: Frame, onUnauthorized }: SweepPageProps) 
             trial={selected}
             sweep={sweep}
             view={view}
-            asked={asked.has(selected.id)}
-            onStop={askStop}
+            waiting={waiting.get(selected.id)}
+            onAsk={askTrial}
             onClose={() => select(null)}
           />
         ) : null}
         {question ? <Confirm question={question} onDone={() => setQuestion(null)} /> : null}
+        {form ? <FormDialog form={form} onDone={() => setForm(null)} /> : null}
       </div>
     </Frame>
   );

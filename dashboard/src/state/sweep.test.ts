@@ -43,6 +43,18 @@ test("decisions are shown newest first and each once", () => {
   expect(view.decisions.map((d) => d.id)).toEqual([3, 2, 1]);
 });
 
+test("what was asked waits until an event tells its result, and a fetched one keeps it", () => {
+  const event = (id: number, data: Record<string, unknown>): Event => ({
+    id, sweep_id: "s", trial_id: "t1", type: "command", data: { id: 7, kind: "pause", by: "ann", ...data }, created_at: `at ${id}`,
+  });
+  let view = play(loaded([trial(1)], []), [{ type: "event", event: event(1, {}) }]);
+  expect(view.commands.map((c) => [c.kind, c.issued_by, c.result, c.created_at])).toEqual([["pause", "ann", null, "at 1"]]);
+  view = play(view, [{ type: "event", event: event(2, { result: "paused" }) }]);
+  expect(view.commands.map((c) => [c.result, c.created_at, c.finished_at])).toEqual([["paused", "at 1", "at 2"]]);
+  view = play(view, [{ type: "event", event: event(1, {}) }]);
+  expect(view.commands[0]!.result).toBe("paused");
+});
+
 test("compute saved counts ended trials only", () => {
   const trials = [
     trial(1, { state: "COMPLETED", samples: 100 }),
@@ -87,7 +99,7 @@ function loaded(trials: Trial[], curves: Curve[]): SweepView {
 
 function fetched(trials: Trial[], curves: Curve[]) {
   const metrics: Metrics = { curves, evaluations: [] };
-  return { sweep: sweep({}), trials, decisions: [], metrics };
+  return { sweep: sweep({}), trials, decisions: [], commands: [], metrics };
 }
 
 function attemptStarted(attempt: number, step: number): Event {

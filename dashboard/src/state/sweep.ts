@@ -2,7 +2,8 @@
 
 import type { ApiError } from "../api/client";
 import type { StreamMessage } from "../api/stream";
-import type { Curve, Decision, EvaluationPoint, Event, Metrics, Sweep, Trial } from "../api/types";
+import type { Command, Curve, Decision, EvaluationPoint, Event, Metrics, Sweep, Trial } from "../api/types";
+import { commandOf, withCommands } from "./commands";
 import { mergeCurves, mergeEvaluations, rewindCurve } from "./curves";
 
 export type Connection =
@@ -17,6 +18,8 @@ export interface SweepView {
   curves: ReadonlyMap<string, Curve>;
   evaluations: readonly EvaluationPoint[];
   decisions: readonly Decision[];
+  /** What people asked for, newest first; those without a result wait. */
+  commands: readonly Command[];
   /** Metrics were fetched at least once: an empty chart is empty, not loading. */
   metricsLoaded: boolean;
   connection: Connection;
@@ -24,7 +27,8 @@ export interface SweepView {
 }
 
 export type SweepAction =
-  | { type: "loaded"; sweep: Sweep; trials: Trial[]; decisions: Decision[]; metrics: Metrics }
+  | { type: "loaded"; sweep: Sweep; trials: Trial[]; decisions: Decision[]; commands: Command[]; metrics: Metrics }
+  | { type: "commands"; commands: Command[] }
   | { type: "decisions"; decisions: Decision[] }
   | { type: "evaluations"; evaluations: EvaluationPoint[] }
   | { type: "messages"; messages: StreamMessage[] }
@@ -37,6 +41,7 @@ export const emptyView: SweepView = {
   curves: new Map(),
   evaluations: [],
   decisions: [],
+  commands: [],
   metricsLoaded: false,
   connection: { status: "connecting" },
   error: null,
@@ -50,6 +55,7 @@ export function reduce(view: SweepView, action: SweepAction): SweepView {
         sweep: action.sweep,
         trials: withTrials(new Map(), action.trials),
         decisions: withDecisions([], action.decisions),
+        commands: withCommands([], action.commands),
         curves: mergeCurves(new Map(), action.metrics.curves),
         evaluations: mergeEvaluations([], action.metrics.evaluations),
         metricsLoaded: true,
@@ -57,6 +63,8 @@ export function reduce(view: SweepView, action: SweepAction): SweepView {
       };
     case "decisions":
       return { ...view, decisions: withDecisions(view.decisions, action.decisions) };
+    case "commands":
+      return { ...view, commands: withCommands(view.commands, action.commands) };
     case "evaluations":
       return { ...view, evaluations: mergeEvaluations(view.evaluations, action.evaluations) };
     case "messages":
@@ -79,8 +87,14 @@ function apply(view: SweepView, message: StreamMessage): SweepView {
     case "end":
       return { ...view, connection: { status: "ended" } };
     case "event":
-      return message.event.type === "attempt.started" ? rewind(view, message.event) : view;
+      return applyEvent(view, message.event);
   }
+}
+
+function applyEvent(view: SweepView, event: Event): SweepView {
+  if (event.type === "attempt.started") return rewind(view, event);
+  const command = commandOf(event, view.commands);
+  return command ? { ...view, commands: withCommands(view.commands, [command]) } : view;
 }
 
 /** A new attempt goes on from a checkpoint; the points beyond it come again. */

@@ -1,28 +1,36 @@
 /** One sweep, loaded and kept current. */
 
-import { useEffect, useReducer } from "react";
+import { useCallback, useEffect, useReducer, useRef } from "react";
 import { ApiError, api } from "../api/client";
 import { followSweep, type StreamMessage } from "../api/stream";
-import type { EvaluationPoint, Event } from "../api/types";
+import type { Command, EvaluationPoint, Event } from "../api/types";
+import { sweepEnded } from "./derive";
 import { emptyView, reduce, type SweepAction, type SweepView } from "./sweep";
 
 /** Messages are gathered for this long, so that a busy sweep renders a few times a second. */
 const GATHER = 150;
 /** Rows that events told of are fetched after this long, many at once. */
 const FETCH_SOON = 300;
+/** An ended sweep is looked at this often: somebody may have revived or extended it. */
+const LOOK_AGAIN = 10_000;
 
-export function useSweep(id: string): SweepView {
+/** The sweep, and a function that takes note of what was just asked for. */
+export function useSweep(id: string): [SweepView, (asked: Command[]) => void] {
   const [view, dispatch] = useReducer(reduce, emptyView);
+  const link = useRef<SweepLink>(null);
   useEffect(() => {
-    const link = new SweepLink(id, dispatch);
-    return () => link.close();
+    const made = new SweepLink(id, dispatch);
+    link.current = made;
+    return () => made.close();
   }, [id]);
-  return view;
+  const note = useCallback((asked: Command[]) => link.current?.note(asked), []);
+  return [view, note];
 }
 
 /**
  * Opens the stream first, then fetches, then applies what streamed meanwhile: nothing falls in
- * between. After a lost connection, and at the sweep's end, all is fetched anew.
+ * between. After a lost connection, and at the sweep's end, all is fetched anew. An ended sweep that
+ * goes on is followed again.
  */
 class SweepLink {
   private closed = false;
@@ -33,13 +41,20 @@ class SweepLink {
   private measured = new Set<string>();
   private flushTimer: ReturnType<typeof setTimeout> | undefined;
   private fetchTimer: ReturnType<typeof setTimeout> | undefined;
-  private readonly stop: () => void;
+  private lookTimer: ReturnType<typeof setTimeout> | undefined;
+  private ended = false;
+  private stop: () => void;
 
   constructor(
     private readonly id: string,
     private readonly dispatch: (action: SweepAction) => void,
   ) {
-    this.stop = followSweep(id, {
+    this.stop = this.follow();
+  }
+
+  private follow(): () => void {
+    const { dispatch } = this;
+    return followSweep(this.id, {
       onOpen: () => {
         dispatch({ type: "connection", connection: { status: "live" } });
         void this.loadAll();
@@ -51,11 +66,36 @@ class SweepLink {
     });
   }
 
+  /** Shows what was just asked for. The stream of an ended sweep has ended too: it begins again. */
+  note(commands: Command[]): void {
+    this.dispatch({ type: "commands", commands });
+    if (this.ended) this.again();
+  }
+
+  private again(): void {
+    this.stop();
+    clearTimeout(this.lookTimer);
+    this.ended = false;
+    this.stop = this.follow();
+  }
+
+  private lookLater(): void {
+    clearTimeout(this.lookTimer);
+    this.lookTimer = setTimeout(async () => {
+      if (this.closed || !this.ended) return;
+      const sweep = document.hidden ? null : await api.sweep(this.id).catch(() => null);
+      if (this.closed || !this.ended) return;
+      if (sweep && !sweepEnded(sweep)) this.again();
+      else this.lookLater();
+    }, LOOK_AGAIN);
+  }
+
   close(): void {
     this.closed = true;
     this.stop();
     clearTimeout(this.flushTimer);
     clearTimeout(this.fetchTimer);
+    clearTimeout(this.lookTimer);
   }
 
   private take(message: StreamMessage): void {
@@ -63,6 +103,8 @@ class SweepLink {
     if (message.type === "end") {
       // The last word comes from the database, not from what happened to be streamed.
       void this.loadAll();
+      this.ended = true;
+      this.lookLater();
     } else {
       this.flushTimer ??= setTimeout(() => this.flush(), GATHER);
     }
@@ -72,16 +114,17 @@ class SweepLink {
     const mine = ++this.load;
     this.loading = true;
     try {
-      const [sweep, trials, decisions, metrics] = await Promise.all([
+      const [sweep, trials, decisions, commands, metrics] = await Promise.all([
         api.sweep(this.id),
         api.trials(this.id),
         api.decisions(this.id),
+        api.commands(this.id),
         api.metrics(this.id),
       ]);
       if (this.closed || mine !== this.load) return;
       this.lastDecision = decisions.at(-1)?.id ?? 0;
       this.measured = new Set(metrics.evaluations.map((e) => measuredKey(e.trial_id, e)));
-      this.dispatch({ type: "loaded", sweep, trials, decisions, metrics });
+      this.dispatch({ type: "loaded", sweep, trials, decisions, commands, metrics });
     } catch (error) {
       if (this.closed || mine !== this.load) return;
       this.dispatch({ type: "failed", error: error instanceof ApiError ? error : new ApiError(0, String(error)) });

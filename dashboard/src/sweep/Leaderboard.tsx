@@ -1,16 +1,18 @@
 /** Trials as a table: sortable, linked with the charts, usable by keyboard alone. */
 
 import { memo, useEffect, useRef, type KeyboardEvent } from "react";
-import type { Trial } from "../api/types";
+import type { Command, Sweep, Trial } from "../api/types";
 import * as format from "../format";
 import { trialColour, type ColourBy, type RateScale, type Theme } from "../charts/colour";
 import { fraction, metricName } from "../state/derive";
 import { numberParam, printSort, type Sort, type SortKey } from "../state/order";
 import { setQuery } from "../state/url";
 import { TrialBadge } from "../ui/Badge";
-import { Icon } from "../ui/Icon";
+import { Marks, Waits } from "./Marks";
+import { actionOfKey, RowActions, type AskTrial } from "./TrialActions";
 
 export interface LeaderboardProps {
+  sweep: Sweep;
   /** In the order to show. */
   trials: readonly Trial[];
   sort: Sort;
@@ -24,11 +26,11 @@ export interface LeaderboardProps {
   front: readonly string[];
   /** The metrics beside the one that the winner is chosen by. */
   further: readonly string[];
-  asked: ReadonlySet<string>;
-  canStop: boolean;
+  /** What was asked and waits to be carried out, by trial. */
+  waiting: ReadonlyMap<string, Command>;
   onHover(trialId: string | null): void;
   onSelect(trial: Trial | null): void;
-  onStop(trial: Trial): void;
+  onAsk: AskTrial;
 }
 
 const COLUMNS: { key: SortKey; title: string; numeric?: boolean; hint?: string; rest?: boolean }[] = [
@@ -66,6 +68,13 @@ export function Leaderboard(props: LeaderboardProps) {
     } else if ((event.key === "Enter" || event.key === " ") && event.target === row) {
       event.preventDefault();
       onSelect(trials[at] ?? null);
+    } else if (event.target === row && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      const trial = trials[at];
+      const action = trial ? actionOfKey(event.key, trial, props.sweep) : null;
+      if (trial && action) {
+        event.preventDefault();
+        props.onAsk(trial, action);
+      }
     }
   };
 
@@ -102,7 +111,7 @@ export function Leaderboard(props: LeaderboardProps) {
                     {format.title(metricName(metric))}
                   </th>
                 ))}
-                <th className="action-cell"><span className="sr-only">Stop</span></th>
+                <th className="action-cell"><span className="sr-only">Actions</span></th>
               </tr>
             </thead>
             <tbody ref={body} onKeyDown={move} onMouseLeave={() => onHover(null)}>
@@ -117,12 +126,12 @@ export function Leaderboard(props: LeaderboardProps) {
                   onFront={props.front.includes(trial.id)}
                   further={props.further}
                   tabStop={selected ? trial.id === selected : index === 0}
-                  asked={props.asked.has(trial.id)}
-                  canStop={props.canStop}
+                  sweep={props.sweep}
+                  waiting={props.waiting.get(trial.id)}
                   withSchedule={withSchedule}
                   onHover={onHover}
                   onSelect={onSelect}
-                  onStop={props.onStop}
+                  onAsk={props.onAsk}
                 />
               ))}
             </tbody>
@@ -161,6 +170,7 @@ function Header({ column, sort }: { column: (typeof COLUMNS)[number]; sort: Sort
 }
 
 interface RowProps {
+  sweep: Sweep;
   trial: Trial;
   colour: string;
   selected: boolean;
@@ -170,16 +180,14 @@ interface RowProps {
   further: readonly string[];
   tabStop: boolean;
   withSchedule: boolean;
-  asked: boolean;
-  canStop: boolean;
+  waiting: Command | undefined;
   onHover(trialId: string | null): void;
   onSelect(trial: Trial | null): void;
-  onStop(trial: Trial): void;
+  onAsk: AskTrial;
 }
 
 const Row = memo(function Row(props: RowProps) {
   const { trial } = props;
-  const stoppable = props.canStop && (trial.state === "RUNNING" || trial.state === "PAUSED");
   return (
     <tr
       data-trial={trial.id}
@@ -198,12 +206,14 @@ const Row = memo(function Row(props: RowProps) {
         {props.onFront && !props.isBest ? (
           <span className="front-tag" title="On the front: no trial is better in all objectives">front</span>
         ) : null}
+        <Marks trial={trial} />
       </td>
       <td className="num">{format.rate(numberParam(trial, "learning_rate"))}</td>
       <td className="num">{format.count(numberParam(trial, "effective_batch_size"))}</td>
       {props.withSchedule ? <td>{String(trial.params.schedule ?? format.ABSENT)}</td> : null}
       <td>
         <TrialBadge trial={trial} />
+        <Waits trial={trial} waiting={props.waiting} />
       </td>
       <td className="num step-cell">
         {trial.total_steps > 0 ? (
@@ -226,21 +236,7 @@ const Row = memo(function Row(props: RowProps) {
         <td key={metric} className="num">{format.figure(trial.also?.[metric], metric)}</td>
       ))}
       <td className="action-cell">
-        {stoppable ? (
-          <button
-            type="button"
-            className="icon-button stop-button"
-            disabled={props.asked}
-            aria-label={props.asked ? `Trial ${trial.number} is being stopped` : `Stop trial ${trial.number}`}
-            title={props.asked ? "Being stopped…" : "Stop this trial"}
-            onClick={(event) => {
-              event.stopPropagation();
-              props.onStop(trial);
-            }}
-          >
-            <Icon name="stop" size={14} />
-          </button>
-        ) : null}
+        <RowActions trial={trial} sweep={props.sweep} waiting={props.waiting} onAsk={props.onAsk} />
       </td>
     </tr>
   );

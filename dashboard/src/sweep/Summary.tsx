@@ -1,20 +1,25 @@
 /** The head of a sweep's page: name, state, progress, what was gained and what was saved. */
 
 import { memo, type ReactNode } from "react";
-import type { Scores, Sweep, Trial } from "../api/types";
+import type { Command, Scores, Sweep, Trial } from "../api/types";
 import * as format from "../format";
+import { canExtend, told } from "../state/commands";
 import { computeSaved, ended, fraction, goal, isHeldOut, measured, progress, score, secondsLeft, sweepEnded } from "../state/derive";
 import { SweepBadge } from "../ui/Badge";
+import { Icon } from "../ui/Icon";
 import { useNow } from "../ui/useNow";
 
 export interface SummaryProps {
   sweep: Sweep;
   trials: readonly Trial[];
-  canceling: boolean;
-  onCancel(): void;
+  /** What was asked of the sweep and waits to be carried out. */
+  waiting: Command | undefined;
+  onAsk(action: SweepAsk): void;
 }
 
-export const Summary = memo(function Summary({ sweep, trials, canceling, onCancel }: SummaryProps) {
+export type SweepAsk = "pause" | "resume" | "cancel" | "extend" | "add";
+
+export const Summary = memo(function Summary({ sweep, trials, waiting, onAsk }: SummaryProps) {
   const now = useNow();
   const { summary } = sweep;
   const saved = computeSaved(trials);
@@ -30,12 +35,23 @@ export const Summary = memo(function Summary({ sweep, trials, canceling, onCance
         <h1>{sweep.name}</h1>
         <SweepBadge state={sweep.state} />
         <span className="summary-facts">{facts(sweep, now).join("  ·  ")}</span>
-        {sweepEnded(sweep) ? null : (
-          <button type="button" className="button danger-quiet" onClick={onCancel} disabled={canceling}>
-            {canceling ? "Canceling…" : "Cancel sweep"}
-          </button>
-        )}
+        {waiting ? (
+          <span className="waits asked" role="status">
+            {format.sentence(told(waiting)).replace(/\.$/, "")}: asked, waiting
+          </span>
+        ) : null}
+        <Actions sweep={sweep} waiting={waiting} onAsk={onAsk} />
       </div>
+      {sweep.why_pending && (sweep.state === "QUEUED" || sweep.slots === 0) ? (
+        <p className="banner plain">
+          <Icon name="pause" /> Waiting: {sweep.why_pending}
+        </p>
+      ) : null}
+      {sweep.state === "PAUSED" ? (
+        <p className="banner plain">
+          <Icon name="pause" /> Paused: its trials keep where they are, and its workers are free for others.
+        </p>
+      ) : null}
       {sweep.message ? (
         <p className={`banner ${sweep.state === "FAILED" ? "danger" : "plain"}`}>{sweep.message}</p>
       ) : null}
@@ -84,6 +100,36 @@ export const Summary = memo(function Summary({ sweep, trials, canceling, onCance
     </section>
   );
 });
+
+function Actions({ sweep, waiting, onAsk }: Pick<SummaryProps, "sweep" | "waiting" | "onAsk">) {
+  const over = sweepEnded(sweep);
+  const canceling = waiting?.kind === "cancel";
+  const hold = sweep.state === "PAUSED" ? "resume" : "pause";
+  return (
+    <div className="summary-actions" role="group" aria-label="Actions on the sweep">
+      {over ? null : (
+        <button type="button" className="button" disabled={waiting?.kind === hold} onClick={() => onAsk(hold)}>
+          <Icon name={hold === "pause" ? "pause" : "play"} size={14} />
+          {hold === "pause" ? "Pause" : "Resume"}
+        </button>
+      )}
+      {canExtend(sweep) ? (
+        <button type="button" className="button" title="More trials from the sampler" onClick={() => onAsk("extend")}>
+          Extend…
+        </button>
+      ) : null}
+      <button type="button" className="button" title="A configuration of your own" onClick={() => onAsk("add")}>
+        <Icon name="plus" size={14} />
+        Add trial…
+      </button>
+      {over ? null : (
+        <button type="button" className="button danger-quiet" onClick={() => onAsk("cancel")} disabled={canceling}>
+          {canceling ? "Canceling…" : "Cancel sweep"}
+        </button>
+      )}
+    </div>
+  );
+}
 
 function ProgressTile({ sweep, trials, now }: { sweep: Sweep; trials: readonly Trial[]; now: number }) {
   const done = trials.filter(ended).length;

@@ -1,26 +1,31 @@
 /** One trial, beside the page: its numbers, parameters, and what was decided about it. */
 
 import { useEffect, useMemo, useRef } from "react";
-import type { Decision, EvaluationPoint, Sweep, Trial } from "../api/types";
+import type { Command, Decision, EvaluationPoint, Sweep, Trial } from "../api/types";
 import * as format from "../format";
 import { heldOut, type HeldOutPoint } from "../state/curves";
-import { goal, score, sweepEnded } from "../state/derive";
+import { goal, score } from "../state/derive";
 import type { SweepView } from "../state/sweep";
 import { TrialBadge } from "../ui/Badge";
 import { Copyable } from "../ui/Copyable";
 import { Icon } from "../ui/Icon";
+import { useNow } from "../ui/useNow";
+import { ChangeList } from "./Changes";
 import { Evidence } from "./Evidence";
+import { Marks, Waits } from "./Marks";
+import { NamedActions, type AskTrial } from "./TrialActions";
 
 export interface TrialDrawerProps {
   trial: Trial;
   sweep: Sweep;
   view: SweepView;
-  asked: boolean;
-  onStop(trial: Trial): void;
+  /** What was asked of it and waits to be carried out. */
+  waiting: Command | undefined;
+  onAsk: AskTrial;
   onClose(): void;
 }
 
-export function TrialDrawer({ trial, sweep, view, asked, onStop, onClose }: TrialDrawerProps) {
+export function TrialDrawer({ trial, sweep, view, waiting, onAsk, onClose }: TrialDrawerProps) {
   const close = useRef<HTMLButtonElement>(null);
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
@@ -33,29 +38,34 @@ export function TrialDrawer({ trial, sweep, view, asked, onStop, onClose }: Tria
   const decisions = view.decisions.filter((d) => d.trial_id === trial.id);
   const points = useMemo(() => heldOut(view.evaluations).get(trial.id) ?? [], [view.evaluations, trial.id]);
   const best = sweep.summary.best_trial ? view.trials.get(sweep.summary.best_trial) : undefined;
-  const running = !sweepEnded(sweep) && (trial.state === "RUNNING" || trial.state === "PAUSED");
+  const changes = view.commands.filter((c) => c.trial_id === trial.id);
+  const now = useNow(10_000);
 
   return (
     <aside className="drawer" aria-label={`Trial ${trial.number}`}>
       <header className="drawer-head">
         <h2>Trial {trial.number}</h2>
         <TrialBadge trial={trial} />
-        {running ? (
-          <button type="button" className="button small danger-quiet" disabled={asked} onClick={() => onStop(trial)}>
-            {asked ? "Stopping…" : "Stop trial"}
-          </button>
-        ) : null}
+        <Marks trial={trial} />
         <button ref={close} type="button" className="icon-button" aria-label="Close" onClick={onClose}>
           <Icon name="close" />
         </button>
       </header>
+      <NamedActions trial={trial} sweep={sweep} waiting={waiting} onAsk={onAsk} />
       <div className="drawer-body">
+        <Waits trial={trial} waiting={waiting} />
         {trial.message ? <p className="drawer-message">{format.sentence(trial.message)}</p> : null}
         <Facts trial={trial} sweep={sweep} />
         <Parameters trial={trial} best={best && best.id !== trial.id ? best : undefined} />
         {points.length ? <HeldOutTable points={points} /> : null}
         <Benchmarks points={view.evaluations.filter((p) => p.trial_id === trial.id)} />
         <History decisions={decisions} />
+        {changes.length ? (
+          <section>
+            <h3>Changes</h3>
+            <ChangeList commands={changes} now={now} />
+          </section>
+        ) : null}
         {trial.checkpoint ? (
           <section>
             <h3>Model</h3>

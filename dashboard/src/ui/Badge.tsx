@@ -32,6 +32,7 @@ const REASON_WORDS: Record<string, string> = {
   error: "error",
   budget: "budget",
   infrastructure: "infrastructure",
+  preempted: "preempted",
 };
 
 export function SweepBadge({ state }: { state: SweepState }) {
