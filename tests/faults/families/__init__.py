@@ -1,0 +1,33 @@
+"""The cases, by family, in the order in which they run."""
+
+from __future__ import annotations
+
+from tests.faults.context import Family, simply
+from tests.faults.families import crash_points, orchestrators, races, stops
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "crash points",
+        "A driver is killed at a named point: before and after each kind of commit, inside each "
+        "transaction, around each rename, deletion and renewal. A successor ends the sweep.",
+        crash_points.results,
+    ),
+    Family(
+        "orchestrator",
+        "The orchestrator is killed at a named point, around launching and adopting among them, "
+        "while drivers run, die and are to be canceled. Its successor goes on with what there is.",
+        orchestrators.results,
+    ),
+    Family(
+        "stopped past the lease",
+        "A driver is stopped (SIGSTOP) for longer than its lease, replaced, and woken while its "
+        "successor works. All that it writes then is refused, and it ends itself.",
+        simply(stops.plan),
+    ),
+    Family(
+        "races",
+        "Two orchestrators race for the same sweeps; users cancel sweeps at the moment in which "
+        "they complete.",
+        simply(races.plan),
+    ),
+)
