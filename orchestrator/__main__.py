@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+from pathlib import Path
 
+from orchestrator.handover import handed_over
+from orchestrator.launch import Launcher, ProcessLauncher
 from orchestrator.redaction import hide, log_to_stderr
 from orchestrator.settings import Settings
 
@@ -17,8 +21,12 @@ def main() -> int:
     drive = commands.add_parser("drive", help="run one sweep; started by `run`")
     drive.add_argument("sweep")
     drive.add_argument("--slots", type=int, default=1, help="trials at once")
+    drive.add_argument("--job", help="the Ray Job that this driver is")
+    drive.add_argument("--settings", type=Path, help="a file of settings, from the orchestrator")
     commands.add_parser("migrate", help="bring the database's schema up to date")
     options = parser.parse_args()
+    if options.command == "drive" and options.settings is not None:
+        os.environ.update(handed_over(options.settings))
     settings = Settings()
     hide(settings.secrets())
     log_to_stderr()
@@ -31,10 +39,18 @@ def main() -> int:
     if options.command == "drive":
         from orchestrator.raytune.driver import drive as run_driver
 
-        return run_driver(options.sweep, options.slots, settings)
+        return run_driver(options.sweep, options.slots, settings, options.job)
     from orchestrator.reconcile import Orchestrator
 
-    return Orchestrator(settings).run()
+    return Orchestrator(settings, _launcher(settings)).run()
+
+
+def _launcher(settings: Settings) -> Launcher:
+    if settings.launcher == "job":
+        from orchestrator.raytune.jobs import JobLauncher
+
+        return JobLauncher(settings)
+    return ProcessLauncher(settings.home)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The orchestrator's loop: claim queued sweeps, keep their drivers alive, expire dead leases.
+"""The orchestrator's loop: share the cluster, keep drivers alive, expire dead leases.
 
 It decides nothing about trials. Everything that it knows it reads from the database in each turn,
 so it may be killed and started again at any time; drivers go on meanwhile and are found by their
-leases.
+leases. Two orchestrators may run: leases decide who drives a sweep, a second driver finds it taken
+and ends, and both grant the same slots, because they reckon with the same rows.
 """
 
 from __future__ import annotations
@@ -10,32 +11,64 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
+from typing import Protocol
 
+from orchestrator.attendant import Attendant
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.errors import StoreUnavailable, WinnowError
-from orchestrator.launch import Drivers, Holder, kill
+from orchestrator.grants import Grant, Grants
+from orchestrator.launch import (
+    EXIT_LEASE_LOST,
+    EXIT_NO_LEASE,
+    Holder,
+    Launcher,
+    LaunchError,
+    ProcessLauncher,
+)
+from orchestrator.placement import Node
 from orchestrator.settings import Settings
 from orchestrator.store import Claimable, Driver, Store
-from winnow.spec import Resources, SweepSpec
 from winnow.types import SweepState
 
 log = logging.getLogger(__name__)
 
 MAX_CRASHES = 5
 """Crashes of a sweep's driver in a row, with no sample trained between, before it has failed."""
+NO_CRASH = (0, EXIT_NO_LEASE, EXIT_LEASE_LOST)
+STUCK_SECONDS = 60.0
+"""How long a driver of ours may live without its sweep's lease."""
+MAX_HOLD_BACK = 30.0
+"""Seconds: a driver that crashes is started again after 1, 2, 4, … of them, so many at most."""
+
+
+class Cluster(Protocol):
+    """What there is to share."""
+
+    def read(self) -> dict[str, float]: ...
+    def nodes(self) -> list[Node]: ...
+    def close(self) -> None: ...
 
 
 class Orchestrator:
-    """Runs until SIGTERM or SIGINT; then stops the drivers of this machine, which checkpoint."""
+    """Runs until SIGTERM or SIGINT. Drivers that are processes of this machine stop with it, and
+    checkpoint first; those that are Ray Jobs go on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, launcher: Launcher | None = None, cluster: Cluster | None = None
+    ) -> None:
         self._settings = settings
         self._store = Store(settings.database_url)
-        self._drivers = Drivers(settings.home / "logs")
-        self._cluster = ClusterWatch()
-        self._slots: dict[str, int] = {}
+        self._launcher = launcher or ProcessLauncher(settings.home)
+        self._cluster = cluster or ClusterWatch()
+        self._grants = Grants(self._store, settings.share_quantum_seconds)
+        self._attendant = Attendant(self._store, settings)
         self._crashes: dict[str, tuple[int, int]] = {}
         """By sweep: crashes in a row, and samples trained at the last one."""
+        self._not_before: dict[str, float] = {}
+        """By sweep: when its next driver may be started, after a crash."""
+        self._unled: dict[tuple[str, int], float] = {}
+        """By sweep and epoch: since when a driver that still lives has been without its lease."""
         self._stopping = threading.Event()
 
     def run(self) -> int:
@@ -43,6 +76,7 @@ class Orchestrator:
         signal.signal(signal.SIGTERM, lambda *_: self._stopping.set())
         signal.signal(signal.SIGINT, lambda *_: self._stopping.set())
         log.info("orchestrator started")
+        self._attendant.start()
         while not self._stopping.is_set():
             try:
                 self.turn()
@@ -51,111 +85,138 @@ class Orchestrator:
             except WinnowError:
                 log.exception("a turn failed; going on")
             self._stopping.wait(self._settings.reconcile_seconds)
-        self._drivers.end([holder for _, holder in self._held()], self._settings.stop_seconds)
+        self._attendant.stop()
+        if self._launcher.ends_with_orchestrator:
+            self._launcher.end(self._holders(), self._settings.stop_seconds)
         self._cluster.close()
         log.info("orchestrator stopped")
         return 0
 
     def turn(self) -> None:
         """Look once at everything and do what is needed."""
-        resources = self._cluster.read()
-        self._store.report_cluster(resources)
-        self._expire_dead()
+        self._store.report_cluster(self._cluster.read())
+        driven = self._without_the_dead(self._store.live_drivers())
         self._note_crashes()
-        self._cancel_queued()
-        if resources:
-            self._launch(resources)
+        nodes = self._cluster.nodes()
+        if not nodes:
+            return  # nothing is known about the cluster: what was granted holds
+        waiting = self._store.claimable()
+        # One whose commands are being carried out has no driver, and keeps its slots meanwhile.
+        attended = [d for d in driven if not _drives(d) and d.claim.slots is not None]
+        driven = [d for d in driven if _drives(d)]
+        grants = self._grants.turn(nodes, driven, [*waiting, *attended], time.monotonic())
+        self._start_drivers(waiting, grants)
 
-    def _expire_dead(self) -> None:
-        """A driver of this machine that is gone can't renew: free its sweep now, not at expiry."""
-        for driver, holder in self._held():
-            if holder.here and not holder.alive:
+    # --- drivers -------------------------------------------------------------------------------
+
+    def _without_the_dead(self, driven: list[Driver]) -> list[Driver]:
+        """A driver that is proved gone can't renew: free its sweep now, not when its lease ends."""
+        alive: list[Driver] = []
+        for driver in driven:
+            holder = Holder.parse(driver.holder)
+            if holder is not None and self._launcher.dead(holder):
                 log.warning("the driver of sweep %s is gone", driver.sweep_id)
                 self._store.expire_lease(driver.sweep_id, driver.epoch)
+            else:
+                alive.append(driver)
+        return alive
+
+    def _start_drivers(self, waiting: list[Claimable], grants: dict[str, Grant]) -> None:
+        """Start a driver for each sweep that has slots and no driver."""
+        now = time.monotonic()
+        there = {(sweep.id, sweep.epoch) for sweep in waiting}
+        self._unled = {key: since for key, since in self._unled.items() if key in there}
+        for sweep in waiting:
+            slots = grants[sweep.id].slots
+            try:
+                if self._launcher.starting(sweep.id):
+                    self._end_if_stuck(sweep, now)
+                elif slots < 1 or self._not_before.get(sweep.id, 0.0) > now:
+                    continue
+                elif self._former_is_gone(sweep, now) and self._launcher.start(
+                    sweep.id, sweep.epoch + 1, slots
+                ):
+                    log.info("started a driver for sweep %s with %d slots", sweep.id, slots)
+            except LaunchError as error:
+                log.warning("sweep %s: %s Trying again.", sweep.id, error)
+
+    def _end_if_stuck(self, sweep: Claimable, now: float) -> None:
+        """A driver that lives but has no lease for long hangs, at its start or at its end."""
+        since = self._unled.setdefault((sweep.id, sweep.epoch), now)
+        if now - since >= STUCK_SECONDS:
+            log.warning("the driver of sweep %s hangs without a lease; ending it", sweep.id)
+            self._launcher.abandon(sweep.id)
+            del self._unled[sweep.id, sweep.epoch]
+
+    def _former_is_gone(self, sweep: Claimable, now: float) -> bool:
+        """Whether the driver that last held the sweep is dead, and its workers with it.
+
+        Here that can be seen, and a driver that only hangs is killed; its workers end with it.
+        Elsewhere, workers that hear nothing from their driver end themselves when its lease is
+        over, at the latest a quarter of a lease later: a driver renews four times in one.
+        """
+        former = Holder.parse(sweep.holder)
+        if former is None or not former.slots or self._launcher.dead(former):
+            return True  # one without slots was an orchestrator that carried out commands
+        since = self._unled.setdefault((sweep.id, sweep.epoch), now)
+        if since == now:
+            self._launcher.kill(former)
+        if former.here:
+            return self._launcher.dead(former)
+        return now - since >= self._settings.lease_seconds / 4
 
     def _note_crashes(self) -> None:
         """Give up on a sweep whose driver keeps ending in an error without getting anywhere."""
-        for sweep_id, code in self._drivers.ended().items():
-            if code == 0:
-                self._crashes.pop(sweep_id, None)
+        try:
+            ended = self._launcher.ended()
+        except LaunchError as error:
+            log.warning("%s", error)
+            return
+        for sweep_id, code in ended.items():
+            if code in NO_CRASH:
+                if code == 0:
+                    self._crashes.pop(sweep_id, None)
+                self._not_before.pop(sweep_id, None)
                 continue
             log.warning("the driver of sweep %s ended with exit code %s", sweep_id, code)
             trained = self._store.get_sweep(sweep_id).summary.samples_trained
             crashes, before = self._crashes.get(sweep_id, (0, trained))
             crashes = crashes + 1 if trained == before else 1
             self._crashes[sweep_id] = (crashes, trained)
+            hold_back = min(MAX_HOLD_BACK, 2.0 ** (crashes - 2)) if crashes > 1 else 0.0
+            self._not_before[sweep_id] = time.monotonic() + hold_back
             if crashes >= MAX_CRASHES:
                 self._give_up(sweep_id)
 
     def _give_up(self, sweep_id: str) -> None:
-        lease = self._store.acquire_lease(
-            sweep_id, str(Holder.me(slots=0)), self._settings.lease_seconds
-        )
+        me = Holder.me(slots=0)
+        lease = self._store.acquire_lease(sweep_id, me, self._settings.lease_seconds)
         if lease is None:
             return
         log.error("giving up on sweep %s", sweep_id)
-        where = self._drivers.log(sweep_id)
-        self._store.end_sweep(
-            lease,
-            SweepState.FAILED,
-            f"its driver ended in an error {MAX_CRASHES} times in a row; see {where}",
-        )
-        self._store.release(lease)
+        where = self._launcher.log(sweep_id)
+        try:
+            self._store.end_sweep(
+                lease,
+                SweepState.FAILED,
+                f"its driver ended in an error {MAX_CRASHES} times in a row; see {where}",
+            )
+        finally:
+            self._store.release(lease)
+        self._crashes.pop(sweep_id, None)
 
-    def _cancel_queued(self) -> None:
-        """Cancel waiting sweeps that were asked to be: no driver will do it."""
-        for sweep in self._store.claimable():
-            if sweep.state is SweepState.QUEUED and any(
-                c.kind == "cancel" for c in self._store.pending_commands(sweep.id)
-            ):
-                self._store.cancel_queued(sweep.id)
-
-    def _launch(self, resources: dict[str, float]) -> None:
-        """Start drivers for waiting sweeps, oldest first, while the cluster has room for them.
-
-        First come, first served: a sweep that doesn't fit yet holds those behind it back.
-        """
-        free = dict(resources)
-        for driver, holder in self._held():
-            _take(free, _needs(driver), holder.slots)
-        waiting = self._store.claimable()
-        for sweep in waiting:
-            if self._drivers.starting(sweep.id):
-                _take(free, _needs(sweep), self._slots.get(sweep.id, 1))
-        for sweep in waiting:
-            if self._drivers.starting(sweep.id):
-                continue
-            slots = slots_that_fit(_needs(sweep), free)
-            if slots < 1:
-                break
-            if (former := Holder.parse(sweep.holder)) is not None:
-                kill(former)  # it lost its lease, but its workers live as long as it does
-            log.info("starting a driver for sweep %s with %d slots", sweep.id, slots)
-            self._drivers.start(sweep.id, slots)
-            self._slots[sweep.id] = slots
-            _take(free, _needs(sweep), slots)
-
-    def _held(self) -> list[tuple[Driver, Holder]]:
-        """The leases that are held now, and by whom."""
-        return [
-            (driver, holder)
-            for driver in self._store.live_drivers()
-            if (holder := Holder.parse(driver.holder)) is not None
-        ]
+    def _holders(self) -> list[Holder]:
+        """Who drives now; nobody, if the database can't tell."""
+        try:
+            parsed = [Holder.parse(d.holder) for d in self._store.live_drivers()]
+        except StoreUnavailable as error:
+            log.warning("%s", error)
+            return []
+        return [holder for holder in parsed if holder is not None and holder.slots]
 
 
-def slots_that_fit(needs: Resources, free: dict[str, float]) -> int:
-    """How many trials with these needs fit into the free resources, `max_concurrent` at most."""
-    fits = int(free.get("CPU", 0) // (needs.ranks * needs.cpus_per_worker))
-    if needs.gpus_per_trial:
-        fits = min(fits, int(free.get("GPU", 0) // needs.gpus_per_trial))
-    return min(fits, needs.max_concurrent) if needs.max_concurrent else fits
-
-
-def _needs(sweep: Driver | Claimable) -> Resources:
-    return SweepSpec.model_validate(sweep.spec).resources
-
-
-def _take(free: dict[str, float], needs: Resources, slots: int) -> None:
-    free["CPU"] = free.get("CPU", 0) - slots * needs.ranks * needs.cpus_per_worker
-    free["GPU"] = free.get("GPU", 0) - slots * needs.gpus_per_trial
+def _drives(driver: Driver) -> bool:
+    """Whether a lease is a driver's: an orchestrator takes one with no slots, to carry out
+    commands."""
+    holder = Holder.parse(driver.holder)
+    return holder is None or holder.slots > 0

@@ -7,7 +7,9 @@ reads the environment.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, PrivateAttr, model_validator
@@ -37,6 +39,15 @@ class Settings(BaseSettings):
     """How much training a trial reports at once."""
     stop_seconds: float = Field(default=15.0, gt=0.0)
     """How long drivers have for their checkpoints when winnow stops, before they are killed."""
+    share_quantum_seconds: float = Field(default=120.0, gt=0.0, le=86400.0)
+    """How much a sweep must be owed, in slot-seconds, before a slot passes to it from another that
+    it shares fairly with: a preempted trial costs a checkpoint and a new start."""
+    launcher: Literal["process", "job"] = "process"
+    """What drivers are: child processes of the orchestrator, or jobs of the Ray cluster."""
+    ray_jobs_address: str | None = None
+    """Where jobs are submitted, e.g. `http://head:8265` (the cluster's dashboard)."""
+    job_python: str = sys.executable
+    """The Python that runs a job's driver, on the cluster's head node."""
     host: str = "127.0.0.1"
     port: int = Field(default=8642, ge=0, le=65535)
     """Address of the API. Port 0 picks a free one."""
@@ -65,6 +76,21 @@ class Settings(BaseSettings):
         """Values that must not be written down."""
         password = urlsplit(self.database_url).password
         return self.environment.secrets() | ({password} if password else set())
+
+    @model_validator(mode="after")
+    def _jobs_have_an_address(self) -> Settings:
+        if self.launcher == "job" and not self.ray_jobs_address:
+            raise ValueError(
+                "WINNOW_RAY_JOBS_ADDRESS: launcher job needs the address of the cluster's "
+                "dashboard, e.g. http://head:8265"
+            )
+        address = self.ray_jobs_address
+        if address is not None and not address.startswith(("http://", "https://")):
+            raise ValueError(
+                f"WINNOW_RAY_JOBS_ADDRESS: {address!r} is not a web address; give the dashboard's, "
+                "e.g. http://head:8265"
+            )
+        return self
 
     @model_validator(mode="after")
     def _derive(self) -> Settings:
