@@ -5,7 +5,7 @@ Precedence, lowest first: the trainer's defaults, the recipe, `training`, the tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -15,6 +15,7 @@ from trainer import config as trainer
 from trainer.config import DataConfig, TrainConfig
 from trainer.curriculum import DIFFICULTY_REPLAY
 from trainer.recipes import recipe
+from winnow.conditions import Rules, rules
 from winnow.spec import Choice, Fixed, IntUniform, LogUniform, Space, SweepSpec, Uniform
 from winnow.types import TrialKind
 
@@ -66,7 +67,7 @@ def trial_config(
     """The configuration of a trial, as JSON values: a search trial's, or that of the two which
     train nothing. `model` is what a report measures: the winner's checkpoint."""
     run: dict[str, Any] = {"checkpoint_every_seconds": checkpoint_seconds}
-    values = params if kind == "search" else any_params(spec.space)
+    values = params if kind == "search" else any_params(spec)
     if kind == "baseline":
         run = {"max_samples": 0, "export": False, "evaluate_test": bool(spec.data.test)}
         run |= benchmarks(spec)
@@ -119,9 +120,10 @@ def extremes(space: Space) -> dict[str, list[tuple[str, Any]]]:
     return found
 
 
-def any_params(space: Space) -> dict[str, Any]:
+def any_params(sweep: SweepSpec | Space) -> dict[str, Any]:
     """Some valid parameters, for runs that train nothing."""
-    return {name: values[0][1] for name, values in extremes(space).items()}
+    found = (rules(sweep) if isinstance(sweep, Space) else sweep.rules).witness()
+    return dict(found or {})
 
 
 def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
@@ -129,20 +131,19 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
 
     Each listed value and each end of each range is tried in a configuration whose other parameters
     are known to be good, so that one bad value is reported once and by its own pointer. Then those
-    that may exclude one another are tried together.
+    that may exclude one another are tried together, as far as conditions and constraints allow, and
+    each conditional parameter with what goes with it.
     """
     values = extremes(spec.space)
     problems: list[tuple[str, str]] = []
     for name, candidates in values.items():
         for pointer, value in candidates:
-            message = _field_problem(name, value)
+            message = field_problem(name, value)
             if message:
                 problems.append((pointer, message))
     if problems:
         return problems
-    entangled = [name for name in _ENTANGLED if name in values]
-    for combination in product(*([v for _, v in values[name]] for name in entangled)):
-        params = any_params(spec.space) | dict(zip(entangled, combination, strict=True))
+    for params in _worth_trying(spec, values):
         try:
             resolve(spec, params, output_dir="-", cache_dir="-", **benchmarks(spec))
         except ValidationError as error:
@@ -150,15 +151,66 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
     return []
 
 
+def _worth_trying(
+    spec: SweepSpec, values: Mapping[str, list[tuple[str, Any]]]
+) -> Iterator[dict[str, Any]]:
+    """Configurations that may exist, with every combination of the entangled parameters."""
+    entangled = [name for name in _ENTANGLED if name in values]
+    for combination in product(*([v for _, v in values[name]] for name in entangled)):
+        chosen = dict(zip(entangled, combination, strict=True))
+        found = _fixed(spec, chosen).witness()
+        if found is not None:
+            yield dict(found)
+    for name in spec.rules.when:
+        found = spec.rules.witness(name)
+        if found is not None:
+            yield dict(found)
+
+
+def _fixed(spec: SweepSpec, chosen: Mapping[str, Any]) -> Rules:
+    """The sweep's space where some parameters have one value."""
+    space = spec.space.model_copy(
+        update={
+            name: Fixed(fixed=value, when=getattr(spec.space, name).when)
+            for name, value in chosen.items()
+        }
+    )
+    return rules(space, spec.constraints, spec.in_force)
+
+
 def largest_batch(spec: SweepSpec) -> tuple[int, str]:
     """The largest effective batch that a trial may ask for, and the pointer to where it is set."""
+    found: list[tuple[int, str]] = []
     candidates = extremes(spec.space).get("effective_batch_size")
     if candidates:
-        pointer, value = max(candidates, key=lambda item: item[1])
-        return int(value), pointer
+        pointer, value = _largest_allowed(spec, candidates)
+        found.append((int(value), pointer))
+        if "effective_batch_size" not in spec.rules.when:
+            return found[0]
     if spec.training.effective_batch_size is not None:
-        return spec.training.effective_batch_size, "/training/effective_batch_size"
-    return int(recipe(spec.recipe)["effective_batch_size"]) if spec.recipe else 1, "/recipe"
+        found.append((spec.training.effective_batch_size, "/training/effective_batch_size"))
+    elif spec.recipe:
+        found.append((int(recipe(spec.recipe)["effective_batch_size"]), "/recipe"))
+    return max(found, default=(1, "/recipe"))
+
+
+def _largest_allowed(
+    spec: SweepSpec, candidates: Sequence[tuple[str, Any]]
+) -> tuple[str, int | float]:
+    """The largest batch that constraints leave; of a range, the largest that was found."""
+    name = "effective_batch_size"
+    falling = sorted(candidates, key=lambda item: item[1], reverse=True)
+    if name not in spec.rules.tangled:
+        return falling[0]
+    for pointer, value in falling:
+        if _fixed(spec, {name: value}).witness(name) is not None:
+            if (pointer, value) == falling[0] or isinstance(
+                spec.space.effective_batch_size, Choice
+            ):
+                return pointer, value
+            break
+    found = [int(one) for c in spec.rules.examples() if (one := c.get(name)) is not None]
+    return falling[0][0], max(found, default=int(falling[-1][1]))
 
 
 def sweep_pointer(pointer: str, spec: SweepSpec) -> str:
@@ -251,7 +303,7 @@ def _problem(
     return (f"/space/{named}" if named else "/training"), message
 
 
-def _field_problem(name: str, value: Any) -> str | None:
+def field_problem(name: str, value: Any) -> str | None:
     """What the trainer's configuration says of one field's value, or None if it accepts it."""
     if isinstance(value, bool):
         return f"{name} does not take {str(value).lower()}"

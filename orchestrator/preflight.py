@@ -51,8 +51,8 @@ def preflight(
     `here`: trials run on this machine, so its GPUs and memory are those that count.
     """
     size, size_pointer = largest_batch(spec)
-    params = any_params(spec.space)
-    if "effective_batch_size" in params:
+    params = any_params(spec)
+    if spec.space.effective_batch_size is not None:
         params["effective_batch_size"] = size
     config = resolve(
         spec, params, output_dir="/nonexistent", cache_dir=cache_dir, **benchmarks(spec)

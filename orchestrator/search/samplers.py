@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.search.space import SearchSpace, rng, shuffled
-from winnow.spec import Search, Space
+from winnow.spec import Scalar, Search, Space
 from winnow.types import TrialState
 
 if TYPE_CHECKING:
@@ -54,9 +54,21 @@ class Proposer(Protocol):
         ...
 
 
-def make_proposer(space: Space, search: Search) -> Proposer:
-    """The proposer that a sweep asks for."""
-    inside = SearchSpace.of(space)
+def make_proposer(
+    space: Space,
+    search: Search,
+    constraints: Sequence[str] = (),
+    in_force: Mapping[str, Scalar] | None = None,
+) -> Proposer:
+    """The proposer that a sweep asks for.
+
+    Args:
+        space: the sweep's, or what is left of it.
+        search: the sampler, its seed and the number of trials.
+        constraints: expressions that every configuration meets.
+        in_force: values of parameters that the space doesn't set (`SweepSpec.in_force`).
+    """
+    inside = SearchSpace.of(space, constraints, in_force)
     match search.sampler:
         case "grid":
             return GridProposer(inside, search.seed)
@@ -88,7 +100,7 @@ class RandomProposer:
         tried = _tried(self._space, history)
         for redraw in range(REDRAWS):
             params = self._space.draw(rng(self._seed, "random", number, redraw))
-            if self._space.key(params) not in tried:
+            if params is not None and self._space.key(params) not in tried:
                 return params
         return _first_untried(self._space, self._seed, tried)
 
@@ -108,6 +120,11 @@ class TPEProposer:
     - infrastructure, user, canceled, budget: nothing.
 
     The first max(8, trials // 3) that teach something are drawn at random.
+
+    Where parameters have conditions, those that occur together are modelled together (Optuna's
+    `group`), and only active ones are asked for. A suggestion that a constraint forbids is made
+    again, with the forbidden ones counted as bad: Optuna's own constraints are for what is known
+    only after a trial has run.
     """
 
     def __init__(self, space: SearchSpace, seed: int, *, trials: int) -> None:
@@ -123,17 +140,20 @@ class TPEProposer:
         if sum(t.state.is_finished() and t.state.name != "FAIL" for t in past) < self._startup:
             return self._random.ask(number, history)
         tried = _tried(self._space, history)
+        forbidden: list[FrozenTrial] = []
         for redraw in range(REDRAWS):
-            params = self._suggest(
-                past, seed=rng(self._seed, "tpe", number, redraw).getrandbits(32)
-            )
-            if self._space.key(params) not in tried:
+            seed = rng(self._seed, "tpe", number, redraw).getrandbits(32)
+            params = self._suggest([*past, *forbidden], seed)
+            if not self._space.allows(params):
+                forbidden.append(_running(self._space, params))
+            elif self._space.key(params) not in tried:
                 return params
-        return _first_untried(self._space, self._seed, tried)
+        return self._random.ask(number, history)
 
     def _suggest(self, past: list[FrozenTrial], seed: int) -> dict[str, Any]:
         import optuna
 
+        grouped = bool(self._space.rules.when)
         # One line a trial on stderr is Optuna's default, and so is a note on each new argument.
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -141,12 +161,18 @@ class TPEProposer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 sampler = optuna.samplers.TPESampler(
-                    n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed
+                    n_startup_trials=0,
+                    multivariate=True,
+                    group=grouped,
+                    constant_liar=True,
+                    seed=seed,
                 )
             study = optuna.create_study(
                 storage=optuna.storages.InMemoryStorage(), sampler=sampler, direction="minimize"
             )
             study.add_trials(past)
+            if grouped:
+                return self._space.suggest(study.ask())
             trial = study.ask(fixed_distributions=self._space.distributions())
         finally:
             optuna.logging.set_verbosity(verbosity)
@@ -163,18 +189,35 @@ def _frozen_trials(space: SearchSpace, history: Sequence[Told]) -> list[FrozenTr
     from optuna.trial import create_trial
 
     distributions = space.distributions()
-    return [
-        create_trial(
-            state=state,
-            value=value,
-            params=space.to_optuna(told.params),
-            distributions=distributions,
-            intermediate_values=intermediate,
+    found: list[FrozenTrial] = []
+    for told in sorted(history, key=lambda t: t.number):
+        if not _teaches(told) or not space.contains(told.params):
+            continue
+        state, value, intermediate = _lesson(told)
+        params = space.to_optuna(told.params)
+        found.append(
+            create_trial(
+                state=state,
+                value=value,
+                params=params,
+                distributions={name: distributions[name] for name in params},
+                intermediate_values=intermediate,
+            )
         )
-        for told in sorted(history, key=lambda t: t.number)
-        if _teaches(told) and space.contains(told.params)
-        for state, value, intermediate in [_lesson(told)]
-    ]
+    return found
+
+
+def _running(space: SearchSpace, params: Mapping[str, Any]) -> FrozenTrial:
+    """A configuration that Optuna is to stay away from."""
+    from optuna.trial import TrialState as Optuna
+    from optuna.trial import create_trial
+
+    distributions, given = space.distributions(), space.to_optuna(params)
+    return create_trial(
+        state=Optuna.RUNNING,
+        params=given,
+        distributions={name: distributions[name] for name in given},
+    )
 
 
 def _lesson(told: Told) -> tuple[Any, float | None, dict[int, float]]:

@@ -64,7 +64,9 @@ def _told(kind: Any, sweep_id: str, trial_id: str | None, payload: Any) -> str:
             link = " with " if kind == "clone" else ": "
             return line + link + _values(payload["params"])
         case "narrow":
-            return f"{line} to {_values(payload.get('space') or {})}"
+            space = payload.get("space") or {}
+            names = payload.get("narrowed") or list(space)
+            return f"{line} to {_values({name: space[name] for name in names if name in space})}"
         case "set":
             flat = {k: v for k, v in payload.items() if k != "budget"}
             budget = {f"budget.{k}": v for k, v in (payload.get("budget") or {}).items()}

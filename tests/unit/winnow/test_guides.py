@@ -20,7 +20,7 @@ def test_the_sweep_file_of_the_guide_is_valid() -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     spec = SweepSpec.model_validate(parse_yaml(block))
     assert validate_space(spec) == []
-    config = resolve(spec, any_params(spec.space), output_dir="-", cache_dir="-")
+    config = resolve(spec, any_params(spec), output_dir="-", cache_dir="-")
     assert config.data.train[1].weight == 2
 
 
