@@ -15,9 +15,11 @@ from api.errors import invalid_change
 from api.explain import parse_as, parse_spec
 from orchestrator.errors import Conflict
 from orchestrator.plan import validate_space
+from orchestrator.search.narrowing import check_params, merged, narrowed
+from orchestrator.store import Store
 from winnow.changes import Add, Clone, Configuration, Extend, Narrow, Set
 from winnow.load import pointer
-from winnow.spec import Fixed, SweepSpec
+from winnow.spec import Fixed, Space, SweepSpec
 from winnow.types import FieldError, Sweep, Trial
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,6 +34,17 @@ def parse(model: type[M], document: Any) -> M:
     return found
 
 
+def current_spec(store: Store, sweep_id: str) -> dict[str, Any]:
+    """The sweep's file as it will be once all that is asked for by now was carried out."""
+    spec = store.current_spec(sweep_id)
+    for command in store.pending_commands(sweep_id):
+        if command.kind == "narrow":
+            spec["space"] = command.payload["space"]
+        elif command.kind == "set" and "budget" in command.payload:
+            spec["budget"] = command.payload["budget"]
+    return spec
+
+
 def check_clone(document: Any, spec: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
     """The changes to a trial's parameters, good in its sweep (`spec`, as it is now)."""
     wanted = parse(Clone, document)
@@ -40,21 +53,16 @@ def check_clone(document: Any, spec: Mapping[str, Any], trial: Trial) -> dict[st
 
 
 def check_add(document: Any, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One payload a configuration, each with a value for every parameter of the space."""
+    """One payload a configuration, each with a value for every parameter that the space sets."""
     alone = isinstance(document, dict) and isinstance(document.get("params"), dict)
     wanted = parse(Add, document | {"params": [document["params"]]} if alone else document)
     space = as_it_is(spec).space.parameters()
-    fixed = {name: p.fixed for name, p in space.items() if isinstance(p, Fixed)}
+    fixed = {n: p.fixed for n, p in space.items() if isinstance(p, Fixed) and p.when is None}
     errors: list[FieldError] = []
     added: list[dict[str, Any]] = []
     for number, given in enumerate(wanted.params):
-        at = "/params" if alone else f"/params/{number}"
         params = fixed | given
-        errors += [
-            FieldError(pointer=f"{at}{pointer(name)}", message="is missing; give it a value")
-            for name in space
-            if name not in params
-        ] or _faults(params, spec, at, params)
+        errors += _faults(params, spec, "/params" if alone else f"/params/{number}", params)
         added.append({"params": params})
     _refuse(errors)
     return added
@@ -87,22 +95,13 @@ def check_extend(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[s
 
 
 def check_narrow(document: Any, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that are narrowed, each inside what it was."""
+    """The space that is left, whole, and which of its parameters were narrowed."""
     wanted = parse(Narrow, document)
-    given = wanted.space.model_dump(mode="json", exclude_none=True)
-    before = as_it_is(spec).space.parameters()
-    errors = [
-        FieldError(
-            pointer=pointer("space", name),
-            message="isn't varied in this sweep, so nothing of it can be left out; "
-            f"it varies {', '.join(before)}",
-        )
-        for name in given
-        if name not in before
-    ]
-    _refuse(errors)
-    _refuse(_of_the_whole(dict(spec) | {"space": _given(before) | given}))
-    return {"space": given}
+    now = as_it_is(spec)
+    _refuse([FieldError(pointer=p, message=m) for p, m in narrowed(now.space, wanted.space)])
+    space = _written(merged(now.space, wanted.space).parameters())
+    _refuse(_of_the_whole(dict(spec) | {"space": space}))
+    return {"space": space, "narrowed": list(wanted.space.parameters())}
 
 
 def check_set(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
@@ -146,8 +145,22 @@ def _faults(
 
     `given` are those of its values that the request names; only they can be changed by it.
     """
+    now = as_it_is(spec)
+    params = {n: v for n, v in params.items() if n in given or now.rules.is_active(n, params)}
+    found = [
+        text.partition(": ")
+        for text in check_params(now.space, now.constraints, params, now.in_force)
+    ]
+    if found:
+        return [
+            FieldError(pointer=at + pointer(name), message=text)
+            if name in Space.model_fields or name in given
+            else FieldError(pointer=at, message=text)
+            for name, _, text in found
+        ]
     document = dict(spec) | {
         "space": {name: {"fixed": value} for name, value in params.items()},
+        "constraints": [],
         "search": {"sampler": "random", "trials": 1},
     }
     return [_moved(error, at, given) for error in _of_the_whole(document)]
@@ -171,7 +184,7 @@ def _moved(error: FieldError, at: str, given: Configuration) -> FieldError:
     return FieldError(pointer=at, message=f"{where}{error.message}")
 
 
-def _given(parameters: Mapping[str, BaseModel]) -> dict[str, Any]:
+def _written(parameters: Mapping[str, BaseModel]) -> dict[str, Any]:
     return {name: one.model_dump(mode="json") for name, one in parameters.items()}
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from api.changes import check_add, check_extend, check_narrow, check_set
+from api.changes import check_add, check_extend, check_narrow, check_set, current_spec
 from api.checks import check_sweep
 from api.documents import Document, read_document, takes
 from api.errors import invalid_replay
@@ -92,7 +92,7 @@ def add_configurations(
 
     One command a configuration, in their order.
     """
-    payloads = check_add(document, store.current_spec(sweep_id))
+    payloads = check_add(document, current_spec(store, sweep_id))
     added = [store.add_command(sweep_id, None, "add", owner, p) for p in payloads]
     return Page[Command](items=[asked(store, command) for command in added])
 
@@ -103,7 +103,7 @@ def add_configurations(
 def extend_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
     """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
     sweep = store.get_sweep(sweep_id)
-    payload = check_extend(document, store.current_spec(sweep_id), sweep)
+    payload = check_extend(document, current_spec(store, sweep_id), sweep)
     return asked(store, store.add_command(sweep_id, None, "extend", owner, payload))
 
 
@@ -112,14 +112,14 @@ def extend_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerO
 )
 def narrow_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
     """Ask for the sampler to propose from a smaller space from now on. Trials that exist stay."""
-    payload = check_narrow(document, store.current_spec(sweep_id))
+    payload = check_narrow(document, current_spec(store, sweep_id))
     return asked(store, store.add_command(sweep_id, None, "narrow", owner, payload))
 
 
 @router.post("/{sweep_id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
 def set_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
     """Ask for another concurrency, priority, weight or budget. What is left out stays."""
-    payload = check_set(document, store.current_spec(sweep_id), store.get_sweep(sweep_id))
+    payload = check_set(document, current_spec(store, sweep_id), store.get_sweep(sweep_id))
     return asked(store, store.add_command(sweep_id, None, "set", owner, payload))
 
 

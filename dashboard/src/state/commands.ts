@@ -80,7 +80,7 @@ export function told(command: Command): string {
     case "add":
       return `add a trial: ${values(payload.params)}`;
     case "narrow":
-      return `narrow the space: ${values(payload.space)}`;
+      return `narrow the space: ${values(narrowedOf(payload))}`;
     case "set": {
       const { budget, ...rest } = payload;
       const limits = Object.entries((budget ?? {}) as Record<string, unknown>)
@@ -91,6 +91,12 @@ export function told(command: Command): string {
     default:
       return SWEEP_VERBS[command.kind] ?? command.kind;
   }
+}
+
+/** The parameters that a command narrows; the space that is left is told whole. */
+function narrowedOf({ space, narrowed }: Record<string, unknown>): unknown {
+  if (!Array.isArray(narrowed)) return space;
+  return Object.fromEntries(narrowed.map((name: string) => [name, (space as Record<string, unknown>)[name]]));
 }
 
 export function trialNumber(trialId: string): string {
