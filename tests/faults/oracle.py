@@ -322,6 +322,25 @@ class _Case:
             if stored is not None and stored["revision"] < writes[-1][0]:
                 yield f"{sweep_id} is at revision {stored['revision']}, below {writes[-1][0]}"
 
+        yield from self._stale_renewals()
+
+    def _stale_renewals(self) -> Iterator[str]:
+        """Nobody renews a lease after it has passed on."""
+        passed: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        for line in self._told:
+            for op in line["ops"]:
+                if op["op"] == "acquire" and op["result"] is not None:
+                    got = op["result"]
+                    passed[got["sweep_id"]].append((line["returned"], got["epoch"]))
+        for line in self._told:
+            for op in line["ops"]:
+                if op["op"] != "renew" or not op["result"]:
+                    continue
+                lease = op["lease"]
+                for at, epoch in passed[lease["sweep_id"]]:
+                    if epoch > lease["epoch"] and at < line["began"]:
+                        yield f"driver {lease['epoch']} renewed after driver {epoch} had begun"
+
     def unfinished(self, open_sweeps: frozenset[str]) -> Iterator[str]:
         for row in self.sweeps.values():
             if row["id"] in open_sweeps:

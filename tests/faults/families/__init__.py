@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from tests.faults.context import Family, simply
-from tests.faults.families import crash_points, orchestrators, races, stops
+from tests.faults.families import crash_points, oracle_check, orchestrators, races, stops
 
 FAMILIES: tuple[Family, ...] = (
+    Family(
+        "the oracle itself",
+        "With the epoch guard, the unique keys or the event of a move taken out of winnow, the "
+        "oracle must report it; with them, the same scenario must be clean.",
+        simply(oracle_check.plan),
+    ),
     Family(
         "crash points",
         "A driver is killed at a named point: before and after each kind of commit, inside each "

@@ -1,0 +1,50 @@
+"""The quick set: every family that needs no Ray, in one process that forks a case at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults import report
+from tests.faults.families import FAMILIES
+from tests.faults.isolate import Result
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.postgres
+
+QUICK = [family.name for family in FAMILIES if not family.ray]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
+    folder = tmp_path_factory.mktemp("faults")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults", "--quick", "--resume", str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    print(done.stdout)
+    found: dict[str, list[Result]] = {name: [] for name in QUICK}
+    for result in report.read(folder / "results.jsonl"):
+        found[result.id.split("/")[0]].append(result)
+    return found
+
+
+@pytest.mark.parametrize("family", QUICK)
+def test_winnow_keeps_its_promises_whatever_is_done_to_it(
+    family: str, results: dict[str, list[Result]]
+) -> None:
+    assert results[family]
+    assert [(r.id, r.violations) for r in results[family] if r.violations] == []
+
+
+def test_at_least_forty_crash_points_are_tried(results: dict[str, list[Result]]) -> None:
+    points = {r.id.split(",")[0] for r in results["crash points"] if r.id.endswith("sqlite")}
+    assert len(points) >= 40
