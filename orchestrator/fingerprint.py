@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from trainer.config import source_key
+
 LEFT_OUT = frozenset(
     {
         "output_dir",
@@ -27,23 +29,13 @@ _SETS = ("train", "eval", "test", "general")
 _VERSION = 1
 
 
-def source_key(path: str, subset: str | None = None, split: str | None = None) -> str:
-    """The name of a data set in `facts["identity"]`: its path, with subset and split if it has."""
-    parts = [path]
-    if subset is not None:
-        parts.append(f"subset={subset}")
-    if split is not None:
-        parts.append(f"split={split}")
-    return "#".join(parts)
-
-
 def fingerprint(config: Mapping[str, Any], facts: Mapping[str, Any], code: str) -> str | None:
     """A run's fingerprint, 64 hexadecimal digits; None if what it reads isn't identified.
 
     Args:
         config: the trial's TrainConfig as JSON values.
         facts: what the check of the sweep found. `facts["identity"]` maps each path of the
-            configuration (a data set's by `source_key`) to a digest of its content.
+            configuration (of a data set its `source_key`) to a digest of its content.
         code: what trains: winnow's version, and whatever else changes a result (GPU or CPU).
     """
     found = facts.get("identity")

@@ -18,6 +18,7 @@ from trainer.data.sources import open_source
 from trainer.errors import ModelError, TrainerError
 from trainer.evaluate import tasks
 from trainer.evaluate.extract import reference_problem
+from trainer.identity import identities
 from trainer.model import check_model, count_parameters, four_bit_problem, load_tokenizer
 
 T = TypeVar("T")
@@ -39,7 +40,8 @@ class Report:
     Counts are of usable samples, by set name for those held out; `train_sets` are in the order of
     the configuration. `too_long` maps a path to those left out. `train_tokens` are all tokens of
     the training samples, `train_targets` those that are learned; `longest` and `mean_length` are
-    in tokens.
+    in tokens. `identity` maps each path of the configuration (of a data set its `Source.key`) to a
+    digest of what is there.
     """
 
     ok: bool = True
@@ -55,6 +57,7 @@ class Report:
     test_samples: dict[str, int] = field(default_factory=dict[str, int])
     general_samples: dict[str, int] = field(default_factory=dict[str, int])
     parameters: int = 0
+    identity: dict[str, str] = field(default_factory=dict[str, str])
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
@@ -131,6 +134,8 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
             )
         for pointer, message in problems:
             report.blame(pointer, message)
+    if report.ok:
+        report.identity = identities(config, folder)
     return report
 
 

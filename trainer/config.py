@@ -47,6 +47,17 @@ class Source(Strict):
     subset: str | None = None
     split: str | None = None
 
+    @property
+    def key(self) -> str:
+        """What tells it from other sources."""
+        return source_key(self.path, self.subset, self.split)
+
+
+def source_key(path: str, subset: str | None = None, split: str | None = None) -> str:
+    """A source's path, with its subset and split if they are chosen."""
+    chosen = (("subset", subset), ("split", split))
+    return "#".join([path, *(f"{name}={value}" for name, value in chosen if value is not None)])
+
 
 class TrainSet(Source):
     """One training set. `phase` orders curricula; `stacked` mixes all phases.

@@ -244,8 +244,7 @@ class Rules:
                 if name not in Space.model_fields:
                     raise ValueError(
                         f"{field}: '{expression.text}' names {name}, which is no parameter"
-                        f"{suggestion(name, list(Space.model_fields))}; it can use "
-                        f"{', '.join(known)}"
+                        f"{suggestion(name, known) or '; there are ' + ', '.join(known)}"
                     )
             if not expression.names & self.domains.keys():
                 raise ValueError(
@@ -264,7 +263,10 @@ class Rules:
     def _texts(self, name: str) -> set[str] | None:
         """The texts that a parameter can be; None if that isn't known."""
         domain = self.domains.get(name)
-        values: list[Scalar] = [self.in_force[name]] if name in self.in_force else []
+        always = domain is not None and domain.when is None
+        values: list[Scalar] = []
+        if name in self.in_force and not always:
+            values.append(self.in_force[name])
         if isinstance(domain, Choice):
             values += domain.choice
         elif isinstance(domain, Fixed):
