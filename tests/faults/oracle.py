@@ -68,15 +68,19 @@ class Evidence:
 
 def judge(evidence: Evidence) -> list[Violation]:
     """All promises that were broken; an empty list if none was."""
+    # Before the database: what is told from here on need not be in what is read of it.
     told = [line for path in evidence.journals for line in journal.read(path)]
+    notes = journal.read(evidence.workers) if evidence.workers else []
     found: list[Violation] = []
     with opened(evidence.database) as tables:
+        problems = tables.problems()
+        tables.freeze()
         case = _Case(tables, told)
         rules: dict[str, Iterable[str]] = {
-            "integrity": tables.problems(),
+            "integrity": problems,
             "acknowledged": case.acknowledged(),
             "points": case.points(),
-            "overlap": case.overlap(journal.read(evidence.workers) if evidence.workers else []),
+            "overlap": case.overlap(notes),
             "ends": case.ends(),
             "moves": case.moves(),
             "events": case.events_in_order(),

@@ -20,6 +20,10 @@ _JSON = {"data", "params", "config", "spec", "result", "payload", "notes", "budg
 class Tables(Protocol):
     """Reads of one database."""
 
+    def freeze(self) -> None:
+        """All later reads see the database as it is now."""
+        ...
+
     def rows(self, query: str) -> list[Row]: ...
 
     def problems(self) -> list[str]:
@@ -33,6 +37,7 @@ def opened(url: str) -> Iterator[Tables]:
     if url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=30)) as c:
             c.row_factory = sqlite3.Row
+            c.isolation_level = None
             yield _Sqlite(c)
     else:
         with connected(url) as connection:
@@ -58,6 +63,9 @@ class _Sqlite:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    def freeze(self) -> None:
+        self._connection.execute("BEGIN")
+
     def rows(self, query: str) -> list[Row]:
         return [
             {k: _plain(k, row[k]) for k in row.keys()}  # noqa: SIM118 (no mapping)
@@ -79,6 +87,9 @@ class _Sqlite:
 class _Postgres:
     def __init__(self, connection: psycopg.Connection[Row]) -> None:
         self._connection = connection
+
+    def freeze(self) -> None:
+        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
 
     def rows(self, query: str) -> list[Row]:
         return self._connection.execute(query).fetchall()  # type: ignore[arg-type]

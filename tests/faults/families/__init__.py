@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.context import Family, simply
-from tests.faults.families import crash_points, oracle_check, orchestrators, races, stops
+from tests.faults.families import crash_points, kills, oracle_check, orchestrators, races, stops
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -35,5 +35,12 @@ FAMILIES: tuple[Family, ...] = (
         "Two orchestrators race for the same sweeps; users cancel sweeps at the moment in which "
         "they complete.",
         simply(races.plan),
+    ),
+    Family(
+        "kill -9",
+        "A whole server on a real Ray trains tiny models; one of its processes is killed at a "
+        "random time: API, orchestrator, driver, trainable, rank, raylet, GCS. Work goes on.",
+        kills.results,
+        ray=True,
     ),
 )
