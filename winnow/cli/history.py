@@ -59,7 +59,8 @@ def _told(kind: Any, sweep_id: str, trial_id: str | None, payload: Any) -> str:
     line = f"{VERBS.get(str(kind), kind)} {subject}"
     match kind:
         case "extend":
-            return f"{line} by {payload.get('trials')} trials"
+            more = payload.get("trials")
+            return f"{line} by {more} {'trial' if more == 1 else 'trials'}"
         case "clone" | "add" if payload.get("params"):
             link = " with " if kind == "clone" else ": "
             return line + link + _values(payload["params"])

@@ -76,7 +76,7 @@ export function told(command: Command): string {
   }
   switch (command.kind) {
     case "extend":
-      return `${format.value(payload.trials)} trials more`;
+      return `${format.value(payload.trials)} ${payload.trials === 1 ? "trial" : "trials"} more`;
     case "add":
       return `add a trial: ${values(payload.params)}`;
     case "narrow":

@@ -8,7 +8,7 @@ import { Icon } from "../ui/Icon";
 
 const NAMES: Record<Spending["what"], string> = {
   trials: "Trials",
-  hours: "Hours",
+  hours: "Time",
   gpu_hours: "GPU-hours",
   cost: "Cost",
 };
@@ -72,8 +72,8 @@ function Spent({ spent, over }: { spent: Spending; over: boolean }) {
     <div className="early-row">
       <dt>{NAMES[spent.what]}</dt>
       <dd>
-        {amount(used)}
-        {limit === null ? null : <span className="faint"> of {amount(limit)}</span>}
+        {amount(spent.what, used)}
+        {limit === null ? null : <span className="faint"> of {amount(spent.what, limit)}</span>}
       </dd>
       {limit === null ? null : (
         <div
@@ -88,7 +88,7 @@ function Spent({ spent, over }: { spent: Spending; over: boolean }) {
       )}
       {projected === null ? null : (
         <dd className={`early-note ${beyond ? "waits-note" : ""}`}>
-          About {amount(projected)} at its end{beyond ? ": the budget will end it before" : ""}
+          About {amount(spent.what, projected)} at its end{beyond ? ": the budget will end it before" : ""}
         </dd>
       )}
       {out ? <dd className="early-note">Used up</dd> : null}
@@ -97,12 +97,14 @@ function Spent({ spent, over }: { spent: Spending; over: boolean }) {
 }
 
 function label(spent: Spending, projected: number | null): string {
-  const end = projected === null ? "" : `, about ${amount(projected)} at its end`;
-  return `${amount(spent.used)} of ${amount(spent.limit ?? 0)} ${NAMES[spent.what].toLowerCase()} used${end}`;
+  const figure = (value: number) => amount(spent.what, value);
+  const end = projected === null ? "" : `, about ${figure(projected)} at its end`;
+  return `${NAMES[spent.what]}: ${figure(spent.used)} of ${figure(spent.limit ?? 0)} used${end}`;
 }
 
-/** 3, 0.42, 12.5, 1,204 */
-function amount(value: number): string {
+/** 3 · 1 h 05 min · 12.5 · 1,204 */
+export function amount(what: Spending["what"], value: number): string {
+  if (what === "hours") return format.duration(value * 3600);
   if (Number.isInteger(value)) return format.count(value);
   return value >= 100 ? format.count(Math.round(value)) : String(Number(value.toPrecision(3)));
 }

@@ -5,6 +5,7 @@ import type { Command, Spending, Sweep, Trial } from "../api/types";
 import * as format from "../format";
 import { typed } from "../state/commands";
 import type { Field, Form } from "../ui/FormDialog";
+import { amount } from "./Share";
 
 type Note = (asked: Command[]) => void;
 
@@ -75,7 +76,7 @@ export function settingsForm(sweep: Sweep, note: Note): Form {
     ...limits.map((what) => {
       const used = limit(what)?.used;
       return {
-        ...text(what, LIMITS[what], limit(what)?.limit, "No limit", used ? `${format.number(used, 3)} used so far` : undefined),
+        ...text(what, LIMITS[what], limit(what)?.limit, "No limit", used ? `${amount(what, used)} used so far` : undefined),
         pointer: `/budget/${what}`,
       };
     }),
