@@ -14,6 +14,8 @@ class Assignment:
     attempt: int
     config: str
     resume_from: str | None
+    epoch: int = 0
+    """Of the driver that gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +26,6 @@ class GroupShape:
     cpus_per_rank: float
     gpus_per_rank: float
     report_seconds: float = 1.0
+    lease_seconds: float | None = None
+    """Ranks end themselves when they haven't heard for so long from their driver that it holds its
+    lease; None: they don't ask."""

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
@@ -18,32 +19,42 @@ import ray
 from orchestrator.errors import LeaseLost, WinnowError
 from orchestrator.launch import Holder
 from orchestrator.raytune import tune_run
-from orchestrator.raytune.assignment import Assignment, GroupShape
-from orchestrator.raytune.workers import Control
+from orchestrator.raytune.assignment import GroupShape
+from orchestrator.raytune.conductor import StudyConductor
 from orchestrator.settings import Settings
 from orchestrator.store import Lease, Store
 from orchestrator.study import Study
-from trainer.metrics import Batch
 
 log = logging.getLogger(__name__)
 
 EXIT_NO_LEASE = 3
 """Somebody else drives the sweep, or it has ended."""
 EXIT_LEASE_LOST = 4
+STALLED_SECONDS = 20.0
+"""How long Tune's loop may stand still. It waits for a placement, a rank or the database for a
+second at most."""
 
 
-def drive(sweep_id: str, slots: int, settings: Settings) -> int:
-    """Run a sweep to its end, or until told to stop by SIGTERM. Returns the exit code."""
+def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None) -> int:
+    """Run a sweep to its end, or until told to stop by SIGTERM. Returns the exit code.
+
+    `job`: the Ray Job that this process is, if it is one.
+    """
     store = Store(settings.database_url)
-    lease = store.acquire_lease(sweep_id, str(Holder.me(slots)), settings.lease_seconds)
+    lease = store.acquire_lease(sweep_id, Holder.me(slots, job), settings.lease_seconds)
     if lease is None:
         log.info("sweep %s is not free", sweep_id)
         return EXIT_NO_LEASE
     stopping = threading.Event()
-    _Renewal(store, lease, settings.lease_seconds).start()
+    renewal = Renewal(store, lease, settings.lease_seconds)
+    renewal.start()
     try:
         study = Study(
-            store, lease, Path(settings.home), checkpoint_seconds=settings.checkpoint_seconds
+            store,
+            lease,
+            Path(settings.home),
+            checkpoint_seconds=settings.checkpoint_seconds,
+            slots=slots,
         )
         ray.init(
             address=settings.ray_address,
@@ -62,10 +73,14 @@ def drive(sweep_id: str, slots: int, settings: Settings) -> int:
             cpus_per_rank=resources.cpus_per_worker,
             gpus_per_rank=1 if gpus else 0,
             report_seconds=settings.report_seconds,
+            lease_seconds=settings.lease_seconds,
         )
         judge = study.spec.evaluation.judge
         environment = settings.environment.for_worker(judge.api_key_env if judge else None)
-        tune_run.run(_Conductor(study, slots, stopping), shape, environment=environment)
+        conductor = StudyConductor(study, slots, stopping, lease.epoch)
+        renewal.watch(lambda: conductor.turned)
+        tune_run.run(conductor, shape, environment=environment, seconds_left=renewal.seconds_left)
+        conductor.close()
     except LeaseLost as error:
         log.error("%s", error)
         return EXIT_LEASE_LOST
@@ -73,67 +88,50 @@ def drive(sweep_id: str, slots: int, settings: Settings) -> int:
     return 0
 
 
-class _Conductor:
-    """Lets Tune's loop talk to the study."""
+class Renewal(threading.Thread):
+    """Renews the lease, and ends the process before it is over if that fails.
 
-    def __init__(self, study: Study, slots: int, stopping: threading.Event) -> None:
-        self._study = study
-        self._stopping = stopping
-        self._told_to_stop = False
-        self._last_commands = 0.0
-        self.limit = max(1, slots)
-
-    @property
-    def finished(self) -> bool:
-        return self._study.finished
-
-    def next(self) -> Assignment | None:
-        attempt = self._study.next()
-        if attempt is None:
-            return None
-        return Assignment(
-            attempt.id, attempt.trial_id, attempt.number, attempt.config, attempt.resume_from
-        )
-
-    def report(self, attempt_id: str, batch: Batch) -> Control:
-        return self._study.report(attempt_id, batch)
-
-    def lost(self, attempt_id: str, message: str) -> None:
-        self._study.lost(attempt_id, message)
-
-    def tick(self) -> list[tuple[str, Control]]:
-        if self._stopping.is_set() and not self._told_to_stop:
-            self._told_to_stop = True
-            return self._study.shut_down()
-        now = time.monotonic()
-        if self._told_to_stop or now - self._last_commands < 0.2:
-            return []
-        self._last_commands = now
-        return self._study.drain_commands()
-
-
-class _Renewal(threading.Thread):
-    """Renews the lease, and ends the process if that fails for as long as the lease is good."""
+    It also ends a driver whose Tune loop stands still: a Ray client can hang for a minute when its
+    cluster goes away, holding the sweep from a successor that could go on.
+    """
 
     def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
         super().__init__(name="lease", daemon=True)
         self._store = store
         self._lease = lease
         self._seconds = seconds
+        self._good_until = time.monotonic() + seconds
+        self._turned: Callable[[], float] = lambda: 0.0
+
+    def seconds_left(self) -> float:
+        """For how long the lease is certainly good, without what it takes to end in time."""
+        return self._good_until - self._seconds / 8 - time.monotonic()
+
+    def watch(self, turned: Callable[[], float]) -> None:
+        """`turned`: when the loop last came by; 0 before it first did."""
+        self._turned = turned
 
     def run(self) -> None:
-        good_until = time.monotonic() + self._seconds
+        threading.Thread(target=self._keep_time, name="lease-time", daemon=True).start()
         while True:
-            time.sleep(self._seconds / 4)
+            time.sleep(self._seconds / 8)
             asked = time.monotonic()
             try:
                 if not self._store.renew(self._lease, self._seconds):
                     self._end("the lease was taken over")
-                good_until = asked + self._seconds
+                self._good_until = asked + self._seconds
             except WinnowError as error:
                 log.warning("could not renew the lease: %s", error)
-            if time.monotonic() > good_until - self._seconds / 8:
+
+    def _keep_time(self) -> None:
+        """In a thread of its own: a database that is stuck holds up whoever asks it."""
+        while True:
+            time.sleep(self._seconds / 32)
+            if self.seconds_left() <= 0:
                 self._end("the lease could not be renewed in time")
+            turned = self._turned()
+            if turned and time.monotonic() - turned > STALLED_SECONDS:
+                self._end(f"Ray has not answered for {STALLED_SECONDS:g} s")
 
     def _end(self, why: str) -> None:
         log.error("sweep %s: %s; ending this driver and its workers", self._lease.sweep_id, why)

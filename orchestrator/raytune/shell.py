@@ -38,6 +38,8 @@ class TrialShell(tune.Trainable):
             batch = self._advance()
         except Exception as error:
             self._drop_group()
+            if lost_a_node():
+                raise  # a group can't be rebuilt in this placement: Tune is to make another
             batch = Batch(
                 status="failed",
                 failure=failure_of(error),
@@ -61,6 +63,8 @@ class TrialShell(tune.Trainable):
         self._started = False
 
     def _advance(self) -> Batch:
+        if self._group is not None and not self._started and self._group.worn_out:
+            self._drop_group()
         if self._group is None:
             name = ray.get_runtime_context().get_actor_id() or "shell"
             self._group = WorkerGroup(
@@ -78,3 +82,13 @@ class TrialShell(tune.Trainable):
         if self._group is not None:
             self._group.close()
             self._group = None
+
+
+def lost_a_node() -> bool:
+    """Whether a node of this shell's placement group is gone."""
+    placement = ray.util.get_current_placement_group()
+    if placement is None:
+        return False
+    placed = ray.util.placement_group_table(placement).get("bundles_to_node_id", {})
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return any(node not in alive for node in placed.values() if node)

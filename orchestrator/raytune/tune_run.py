@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import ray
@@ -29,6 +31,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.environment import Environment
 from orchestrator.raytune.assignment import Assignment, GroupShape
+from orchestrator.raytune.beats import Beats
 from orchestrator.raytune.shell import TrialShell
 from orchestrator.raytune.workers import Control, rank_name
 from trainer.metrics import Batch
@@ -47,6 +50,10 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 """Tune's own files, snapshots and chatter off. Set before the run."""
+
+
+MOST_PENDING = 256
+"""Attempts that may wait for their placement at once: our own limit is what counts."""
 
 
 class Conductor(Protocol):
@@ -84,16 +91,22 @@ def run(
     shape: GroupShape,
     *,
     environment: Environment | None = None,
-    yield_seconds: float = 10.0,
+    yield_seconds: float = 30.0,
+    stop_seconds: float = 1.5,
+    hang_seconds: float = 1800.0,
+    seconds_left: Callable[[], float] | None = None,
 ) -> None:
     """Run attempts until the conductor has finished. Ray must be initialised.
 
     `environment` is set in every rank, over what its node has.
-    An attempt that was asked to yield and does not within `yield_seconds` has its ranks killed; its
-    shell survives and reports a failure.
+    An attempt that was asked to yield and does not within `yield_seconds` (`stop_seconds`, if it
+    need not leave a checkpoint), or that does not get on with its work for `hang_seconds`, has its
+    ranks killed; its shell survives and reports a failure.
+    `seconds_left`: for how long the driver holds its lease; the ranks are told if
+    `shape.lease_seconds` is set.
     """
     os.environ.update(ENVIRONMENT)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, conductor.limit))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(MOST_PENDING, conductor.limit))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     storage = tempfile.mkdtemp(prefix="winnow-tune-")
     bundles = [
@@ -102,7 +115,12 @@ def run(
         else {"CPU": shape.cpus_per_rank}
     ] * shape.ranks
     placement = tune.PlacementGroupFactory([{}, *bundles], strategy="PACK")
-    hooks = _Hooks(conductor, shape, yield_seconds)
+    beats = None
+    if seconds_left is not None and shape.lease_seconds is not None:
+        beats = Beats(seconds_left, every=shape.lease_seconds / 8)
+        beats.start()
+    patience: dict[Control, float] = {"pause": yield_seconds, "stop": stop_seconds}
+    hooks = _Hooks(conductor, shape, patience, beats, hang_seconds)
     # By reference: a trial's configuration would be written to Tune's files.
     shell = tune.with_parameters(TrialShell, environment=environment or Environment())
     try:
@@ -128,6 +146,8 @@ def run(
         if hooks.error is None:
             raise
     finally:
+        if beats is not None:
+            beats.end()
         shutil.rmtree(storage, ignore_errors=True)
     if hooks.error is not None:
         raise hooks.error  # the conductor's own, which Tune had wrapped
@@ -136,14 +156,26 @@ def run(
 class _Hooks:
     """What the three Tune hooks share: the conductor, and who was asked to yield and when."""
 
-    def __init__(self, conductor: Conductor, shape: GroupShape, yield_seconds: float) -> None:
+    def __init__(
+        self,
+        conductor: Conductor,
+        shape: GroupShape,
+        patience: dict[Control, float],
+        beats: Beats | None,
+        hang_seconds: float,
+    ) -> None:
         self.conductor = conductor
         self.shape = shape
-        self.yield_seconds = yield_seconds
+        self.patience = patience
+        self.beats = beats
+        self.hang_seconds = hang_seconds
         self.controller: Any = None
         self.error: Exception | None = None
-        self._asked: dict[str, float] = {}
-        self._warm = False
+        self._asked: dict[str, tuple[float, Control]] = {}
+        """Attempts that are to yield: until when, and how."""
+        self.open: set[str] = set()
+        """Attempts that were given to Tune and have not ended."""
+        self._kept_warm = 0
 
     @contextlib.contextmanager
     def keeping_errors(self) -> Iterator[None]:
@@ -156,12 +188,32 @@ class _Hooks:
 
     def turn(self, controller: Any) -> None:
         self.controller = controller
-        if not self._warm and controller.get_trials():
-            # Attempts that end together would otherwise lose all groups but one.
-            placement = controller.get_trials()[0].placement_group_factory
-            controller._actor_cache.increase_max(placement, by=max(1, self.conductor.limit))
-            self._warm = True
+        self._keep_warm(controller)
         self.drain()
+        if self.beats is not None:
+            for trial in controller.get_live_trials():
+                actor = trial.temporary_state.ray_actor
+                if actor is not None and not trial.is_finished():
+                    name = partial(rank_name, actor._actor_id.hex())
+                    self.beats.watch(trial.trial_id, name, self.shape.ranks)
+
+    def _keep_warm(self, controller: Any) -> None:
+        """Keep as many idle groups as there are slots for them, and no more: each holds GPUs."""
+        if not (trials := controller.get_trials()):
+            return
+        cache, limit = controller._actor_cache, max(0, self.conductor.limit)
+        if limit != self._kept_warm:
+            # Attempts that end together would otherwise lose all groups but one.
+            cache.increase_max(trials[0].placement_group_factory, by=limit - self._kept_warm)
+            cache._may_keep_one = limit > 0
+            self._kept_warm = limit
+        # One that waits for its actor may be about to take an idle one.
+        held = sum(
+            t.temporary_state.ray_actor is not None and not t.is_finished()
+            for t in controller.get_live_trials()
+        )
+        if cache.num_cached_objects and held + cache.num_cached_objects > limit:
+            controller._cleanup_cached_actors(force_all=True)
 
     def drain(self) -> None:
         with self.keeping_errors():
@@ -169,15 +221,24 @@ class _Hooks:
         for attempt_id, control in asked:
             self.ask(attempt_id, control, wait=False)
         now = time.monotonic()
-        for attempt_id, since in list(self._asked.items()):
-            if now - since > self.yield_seconds:
+        for attempt_id, (until, _) in list(self._asked.items()):
+            if now > until:
                 log.warning("attempt %s did not yield in time; ending its workers", attempt_id)
                 self._kill_ranks(attempt_id)
                 del self._asked[attempt_id]
+        if self.beats is not None:
+            for attempt_id in self.beats.hanging(self.hang_seconds):
+                log.warning(
+                    "attempt %s has done nothing for %g s; ending its workers",
+                    attempt_id,
+                    self.hang_seconds,
+                )
+                self._kill_ranks(attempt_id)
+                self.beats.forget(attempt_id)
 
     def report(self, trial: Trial, batch: Batch) -> None:
         if batch.status != "running":
-            self._asked.pop(trial.trial_id, None)
+            self.let_go(trial.trial_id)
         with self.keeping_errors():
             control = self.conductor.report(trial.trial_id, batch)
         if batch.status == "running" and control != "go":
@@ -185,7 +246,10 @@ class _Hooks:
 
     def ask(self, attempt_id: str, control: Control, *, wait: bool) -> None:
         """Tell rank 0 to yield; the others follow it. With `wait`, before its next step begins."""
-        self._asked.setdefault(attempt_id, time.monotonic())
+        until, before = self._asked.get(attempt_id, (math.inf, "go"))
+        if control != before:  # one that was to pause may have to stop, which takes less
+            until = min(until, time.monotonic() + self.patience[control])
+            self._asked[attempt_id] = (until, control)
         rank = self._rank(attempt_id, 0)
         if rank is None:
             return
@@ -194,10 +258,12 @@ class _Hooks:
             with contextlib.suppress(Exception):
                 ray.get(ref, timeout=2)
 
-    def live(self) -> int:
-        if self.controller is None:
-            return 0
-        return sum(not t.is_finished() for t in self.controller.get_live_trials())
+    def let_go(self, attempt_id: str) -> None:
+        """The attempt has ended."""
+        self.open.discard(attempt_id)
+        self._asked.pop(attempt_id, None)
+        if self.beats is not None:
+            self.beats.forget(attempt_id)
 
     def _rank(self, attempt_id: str, rank: int) -> Any:
         trial = self.controller.get_trial(attempt_id) if self.controller is not None else None
@@ -238,15 +304,16 @@ class _Source(SearchAlgorithm):
         self._experiment = experiments[0] if isinstance(experiments, list) else experiments
 
     def next_trial(self) -> Trial | None:
-        if self._hooks.live() == 0:
+        if not self._hooks.open:
             self._hooks.drain()  # with nothing live Tune asks only here
-        if self._conductor.finished or self._hooks.live() >= self._conductor.limit:
+        if self._conductor.finished or len(self._hooks.open) >= self._conductor.limit:
             return None
         with self._hooks.keeping_errors():
             assignment = self._conductor.next()
         if assignment is None:
             return None
         self._counter += 1
+        self._hooks.open.add(assignment.attempt_id)
         spec = dict(self._experiment.spec)
         spec["config"] = {"assignment": assignment, "shape": self._shape}
         return _create_trial_from_spec(
@@ -302,6 +369,7 @@ class _Reports(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         error = trial.get_error()
         message = str(error).strip().splitlines()[0] if error else "its process ended"
+        self._hooks.let_go(trial.trial_id)
         with self._hooks.keeping_errors():
             self._hooks.conductor.lost(trial.trial_id, f"the trial's process was lost: {message}")
 
