@@ -1,13 +1,14 @@
 """Drivers as Ray Jobs: they run on the cluster, and need no orchestrator to go on.
 
-A job's id is chosen here, from its sweep and the number of the driver: so a second orchestrator that
-wants to start the same driver is refused by Ray. What Ray says of a job is only a hint (a finished
-one has been reported as failed after its cluster's head was replaced); who drives a sweep is decided
-by the sweep's lease alone.
+A job's id is chosen here, from its sweep and the number of the driver: so a second orchestrator
+that wants to start the same driver is refused by Ray. What Ray says of a job is only a hint (a
+finished one has been reported as failed after its cluster's head was replaced); who drives a sweep
+is decided by the sweep's lease alone.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterable
@@ -41,6 +42,7 @@ class JobLauncher:
         """By sweep: the job that was started here and has not been seen to end."""
         self._names: dict[str, str] = {}
         """By sweep: the last job that was started here."""
+        self._killed: set[str] = set()
 
     def start(self, sweep_id: str, epoch: int, slots: int) -> bool:
         # One that ended without the lease leaves the number to its successor, but not its name.
@@ -57,8 +59,8 @@ class JobLauncher:
             *("--slots", str(slots), "--job", job, "--settings", str(hand_over(self._settings))),
         ]
         environment = {
-            # The supervisor's: how long a stopped job has for its checkpoints.
-            "RAY_JOB_STOP_WAIT_TIME_S": str(self._settings.stop_seconds),
+            # The supervisor's, a whole number: how long a stopped job has for its checkpoints.
+            "RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(self._settings.stop_seconds)),
             "PYTHONSAFEPATH": "1",
         }
 
@@ -86,6 +88,7 @@ class JobLauncher:
 
     def abandon(self, sweep_id: str) -> None:
         if (job := self._jobs.get(sweep_id)) is not None:
+            self._killed.add(job)
             self._stop(job)
 
     def ended(self) -> dict[str, int]:
@@ -103,6 +106,7 @@ class JobLauncher:
     def kill(self, holder: Holder) -> None:
         kill(holder)
         if holder.job is not None:
+            self._killed.add(holder.job)
             self._stop(holder.job)
 
     def end(self, holders: Iterable[Holder], grace: float) -> None:
@@ -144,9 +148,12 @@ class JobLauncher:
         return self._ask(status)
 
     def _exit_code(self, job: str, status: JobStatus | None) -> int:
+        """As of a process. Of a job that somebody stopped Ray keeps none: that is no crash."""
         if status is JobStatus.SUCCEEDED:
             return 0
-        if status is None or status is JobStatus.STOPPED:
+        if status is JobStatus.STOPPED:
+            return KILLED if job in self._killed else 0
+        if status is None:
             return KILLED
         code = self._ask(lambda client: client.get_job_info(job).driver_exit_code)
         return KILLED if code is None else code
@@ -171,7 +178,7 @@ class _Client(JobSubmissionClient):
     """Ray's client, with an end to its patience."""
 
     def _do_request(self, method: str, endpoint: str, **rest: Any) -> Any:
-        return super()._do_request(method, endpoint, **{"timeout": REQUEST_SECONDS} | rest)
+        return super()._do_request(method, endpoint, timeout=REQUEST_SECONDS, **rest)
 
 
 def _unknown(error: RuntimeError) -> bool:
