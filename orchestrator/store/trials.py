@@ -222,8 +222,16 @@ def put_back_running(session: WriteSession, sweep_id: str, revision: int) -> Non
         )
 
 
+LONGEST = 20_000
+"""Characters of a message or a traceback that are kept. A worker may hand over anything."""
+
+
 def printable(text: str | None) -> str | None:
-    """`text` without secrets, and without what a database refuses: NUL and lone surrogates."""
+    """`text` without secrets, and without what a database refuses: NUL and lone surrogates. Of one
+    that is too long, its end is kept: a traceback's last lines say what happened."""
     if text is None:
         return None
+    if len(text) > LONGEST:
+        # Cleaned before it is cut to its length, so that no half of a secret is left.
+        text = "…" + clean(text[-2 * LONGEST :])[-LONGEST:]
     return clean(text).encode("utf-8", "replace").decode("utf-8").replace("\x00", "\ufffd")
