@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from tests.faults.context import Family, simply
-from tests.faults.families import crash_points, kills, oracle_check, orchestrators, races, stops
+from tests.faults.families import (
+    clocks,
+    crash_points,
+    databases,
+    kills,
+    oracle_check,
+    orchestrators,
+    races,
+    stops,
+    workers,
+)
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -35,6 +45,23 @@ FAMILIES: tuple[Family, ...] = (
         "Two orchestrators race for the same sweeps; users cancel sweeps at the moment in which "
         "they complete.",
         simply(races.plan),
+    ),
+    Family(
+        "database away",
+        "PostgreSQL is restarted every few seconds under load; the network goes; the answer to a "
+        "COMMIT is lost; SQLite's lock is held by another program. Drivers go on, exactly once.",
+        simply(databases.plan),
+    ),
+    Family(
+        "clocks",
+        "The clock of a driver and its workers is a day ahead or behind, or jumps while it works.",
+        simply(clocks.plan),
+    ),
+    Family(
+        "workers",
+        "One worker reports NaN or infinity, runs out of memory, is lost again and again, steps "
+        "back, repeats itself, or drowns everybody in text. It ends; the others don't notice.",
+        simply(workers.plan),
     ),
     Family(
         "kill -9",
