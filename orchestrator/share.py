@@ -20,6 +20,8 @@ from orchestrator.placement import Needs, Node, Room, most_that_fit
 from winnow.types import Quota
 
 _SLACK = 1e-9
+STICKY = 0.99
+"""What holding a slot is worth, in quanta. Below 1: a whole slot that is due is given at once."""
 MAX_CREDIT = 4.0
 """Quanta of each slot of a fair share that can be owed: what can't be given back in time lapses."""
 
@@ -309,7 +311,7 @@ def _fill(
     """Give slots to sweeps of one priority, one by one, until nobody can take another.
 
     The next goes to whoever would be owed most in a quantum's time without it, in terms of its
-    dominant resource; a slot that is held counts as one quantum more.
+    dominant resource; a slot that is held counts as (nearly) one quantum more.
     """
     size = {c.id: _dominant_share(c.needs, books) for c in members}
     waiting = {c.id: (-index, c) for index, c in enumerate(members)}
@@ -317,7 +319,7 @@ def _fill(
     def owed(sweep_id: str) -> tuple[float, int]:
         order, c = waiting[sweep_id]
         have = books.slots[c.id]
-        quanta = c.credit / quantum + target[c.id] - have + (have < c.held)
+        quanta = c.credit / quantum + target[c.id] - have + STICKY * (have < c.held)
         return round(size[c.id] * quanta, 9), order
 
     while waiting:
