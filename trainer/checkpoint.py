@@ -1,8 +1,12 @@
-"""What a run leaves on disk: state to resume from, and a Hugging Face model folder.
+"""What a run leaves: state to resume from, and a Hugging Face model folder.
 
 A checkpoint appears under its name at once or not at all: it is written beside it, flushed to
 disk and renamed. Its manifest holds the SHA-256 of every file, so a damaged one is noticed and the
 one before it is used. State is stored in slices that any number of ranks can read.
+
+With a store (`trainer.storage`) a checkpoint goes there once it is whole here, its manifest last,
+and is named by its address from then on; each rank sends its own slice. Whatever takes a
+checkpoint or a folder of them takes an address too, and works on a copy that it has checked.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -25,14 +30,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from trainer import adapters, engine
+from trainer import adapters, engine, storage
 from trainer.errors import CheckpointError
 from trainer.metrics import CheckpointRecord
+from trainer.storage import Location
 
 _FORMAT = 2
-_MANIFEST = "manifest.json"
+_MANIFEST = storage.MANIFEST
 _STATE = "state.json"
 _BEST = "best"
+_CHECKPOINTS = "checkpoints"
+FETCHED = ".fetched"
+"""Folder among a run's checkpoints for copies from a store; gone when the run has saved its own."""
 
 
 def save(
@@ -42,6 +51,7 @@ def save(
     *,
     keep: int = 2,
     best: bool = False,
+    store: Location | None = None,
 ) -> CheckpointRecord:
     """Write `directory/step-N` from every rank's shard. All ranks together.
 
@@ -51,6 +61,8 @@ def save(
         state: JSON values, the same on all ranks; has `step` and `samples`.
         keep: the newest N stay, and the best one; the others are deleted.
         best: this one is the best so far.
+        store: the run's folder in a store. The checkpoint goes to `checkpoints/step-N` in it; here
+            only the best one stays.
 
     Raises:
         CheckpointError: it could not be written. Those before it are untouched. On every rank.
@@ -58,18 +70,30 @@ def save(
     began = time.monotonic()
     final = directory / f"step-{state['step']}"
     temporary = directory / f".tmp-{final.name}"
+    remote = None if store is None else storage.join(store, _CHECKPOINTS)
+    target = None if remote is None else storage.join(remote, final.name)
+    problem = ""
     if engine.rank() == 0:
         for left in (*directory.glob(".tmp-*"), *directory.glob(".old-*")):
             shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    engine.gather(None)
+        try:
+            temporary.mkdir(parents=True)
+            if target is not None:
+                storage.unseal(target)
+        except (OSError, CheckpointError) as error:
+            problem = str(error)
+    problem = engine.gather(problem)[0]
     name = f"rank-{engine.rank():05d}.safetensors"
-    problem, digest = "", ""
-    try:
-        save_file(shard, temporary / name)
-        digest = _flush_and_hash(temporary / name)
-    except Exception as error:
-        problem = f"rank {engine.rank()}: {error}"
+    digest = ""
+    if not problem:
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)  # on this rank's machine
+            save_file(shard, temporary / name)
+            digest = _flush_and_hash(temporary / name)
+            if target is not None:
+                storage.send_files(temporary, target, [name])
+        except Exception as error:
+            problem = f"rank {engine.rank()}: {error}"
     written = engine.gather((name, digest, problem))
     problems = [problem for _, _, problem in written if problem]
     size = 0
@@ -83,30 +107,55 @@ def save(
             _flush(temporary)
             _replace(final, temporary)
             size = _size(final)
+            if target is not None:
+                storage.send_files(final, target, [_STATE])
+                storage.seal(target, files, format=_FORMAT)
             if best:
                 _point(directory, final.name)
-            _clean(directory, keep)
-        except OSError as error:
+                if remote is not None:
+                    storage.upload(directory / _BEST, storage.join(remote, _BEST))
+            _clean(directory, keep if remote is None else 0)
+            if remote is not None:
+                _clean_store(remote, keep)
+        except (OSError, CheckpointError) as error:
             problems = [str(error)]
     size, problems = engine.gather((size, problems))[0]
     if problems:
-        raise CheckpointError(f"the checkpoint {final} could not be written: {problems[0]}")
+        raise CheckpointError(
+            f"the checkpoint {target or final} could not be written: {problems[0]}"
+        )
+    if target is not None:
+        shutil.rmtree(temporary, ignore_errors=True)  # on machines other than rank 0's
+        shutil.rmtree(directory / FETCHED, ignore_errors=True)
     return CheckpointRecord(
         step=state["step"],
         samples=state["samples"],
         kind="state",
-        path=str(final),
+        path=target or str(final),
         bytes=size,
         seconds=time.monotonic() - began,
     )
 
 
-def latest(path: Path) -> Path | None:
+def latest(path: Location, *, into: Path | None = None) -> Location | None:
     """The newest undamaged checkpoint in `path`, or None.
 
     `path` is a run's output folder, its checkpoint folder, or one checkpoint; if that one is
-    damaged, an older one beside it is taken.
+    damaged, an older one beside it is taken. Each of them may be an address in a store; then the
+    answer is one, and a copy is in the folder `into`.
+
+    Raises:
+        CheckpointError: the store can't be reached.
     """
+    if storage.is_remote(path):
+        where = storage.address(path)
+        folder, _, name = where.rpartition("/")
+        limit = _number(Path(name))
+        steps = _steps_in_store(folder if limit >= 0 else _directory_in_store(where))
+        if limit >= 0:
+            steps = [step for step in steps if _number(Path(step)) <= limit]
+        return next((step for step in steps if is_whole(step, into=into)), None)
+    path = Path(path)
     if path.name.startswith("step-"):
         limit = _number(path)
         steps = [step for step in _steps(path.parent) if _number(step) <= limit]
@@ -115,12 +164,17 @@ def latest(path: Path) -> Path | None:
     return next((step for step in steps if is_whole(step)), None)
 
 
-def best(path: Path) -> Path | None:
+def best(path: Location, *, into: Path | None = None) -> Location | None:
     """The checkpoint that was last saved as the best, if there is one and it is undamaged.
 
-    `path` is a run's output folder or its checkpoint folder.
+    `path` is a run's output folder or its checkpoint folder, or an address of one.
     """
-    directory = _directory(path)
+    if storage.is_remote(path):
+        where = _directory_in_store(storage.address(path))
+        name = (storage.read_text(storage.join(where, _BEST)) or "").strip()
+        step = storage.join(where, name)
+        return step if _number(Path(name)) >= 0 and is_whole(step, into=into) else None
+    directory = _directory(Path(path))
     try:
         found = directory / (directory / _BEST).read_text(encoding="utf-8").strip()
     except OSError:
@@ -128,8 +182,12 @@ def best(path: Path) -> Path | None:
     return found if _number(found) >= 0 and is_whole(found) else None
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_whole(checkpoint: Location, *, into: Path | None = None) -> bool:
     """Whether every file of `checkpoint` is there and has the hash in its manifest."""
+    if storage.is_remote(checkpoint):
+        copy = storage.fetch(checkpoint, into or _copies())
+        return copy is not None and is_whole(copy)
+    checkpoint = Path(checkpoint)
     try:
         manifest = json.loads((checkpoint / _MANIFEST).read_text(encoding="utf-8"))
         files: dict[str, str] = manifest["files"]
@@ -142,14 +200,14 @@ def is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
+def read_state(checkpoint: Location, *, into: Path | None = None) -> dict[str, Any]:
     """The JSON values it was saved with."""
-    return json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return json.loads((_here(checkpoint, into) / _STATE).read_text(encoding="utf-8"))
 
 
-def reader(checkpoint: Path) -> Reader:
+def reader(checkpoint: Location, *, into: Path | None = None) -> Reader:
     """What `Engine.load` reads. It opens its files when it is entered and closes them again."""
-    return Reader(checkpoint)
+    return Reader(_here(checkpoint, into))
 
 
 class Reader:
@@ -239,6 +297,7 @@ def export(
     step: int,
     samples: int,
     weights: Mapping[str, torch.Tensor] | None = None,
+    store: Location | None = None,
 ) -> CheckpointRecord:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` opens. Rank 0 only.
 
@@ -252,6 +311,10 @@ def export(
         step: optimizer steps made.
         samples: samples seen.
         weights: the model's state dict, as `Engine.weights` gathers it.
+        store: the run's folder in a store. The export moves there, to a folder of the same name.
+
+    Raises:
+        StoreError: it is whole in `folder`, but not in the store.
     """
     began = time.monotonic()
     temporary = folder.with_name(f".tmp-{folder.name}")
@@ -275,12 +338,18 @@ def export(
         _flush(path)
     _flush(temporary)
     _replace(folder, temporary)
+    size, path = _size(folder), str(folder)
+    if store is not None:
+        path = storage.join(store, folder.name)
+        files = [f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()]
+        storage.send(folder, path, storage.hashes(folder, sorted(files)))
+        shutil.rmtree(folder, ignore_errors=True)
     return CheckpointRecord(
         step=step,
         samples=samples,
         kind="export",
-        path=str(folder),
-        bytes=_size(folder),
+        path=path,
+        bytes=size,
         seconds=time.monotonic() - began,
     )
 
@@ -300,6 +369,48 @@ def _skeleton(model: Any, dtype: torch.dtype) -> Any:
     return skeleton
 
 
+# --- in a store -------------------------------------------------------------------------------
+
+
+def _here(checkpoint: Location, into: Path | None) -> Path:
+    """A checkpoint's folder on this machine."""
+    if not storage.is_remote(checkpoint):
+        return Path(checkpoint)
+    copy = storage.fetch(checkpoint, into or _copies())
+    if copy is None:
+        raise CheckpointError(f"{storage.address(checkpoint)} is damaged, or isn't there any more")
+    return copy
+
+
+def _copies() -> Path:
+    """Where copies go if nobody says."""
+    return Path(tempfile.gettempdir()) / f"winnow-fetched-{os.getuid()}"
+
+
+def _steps_in_store(directory: str) -> list[str]:
+    """Checkpoints in `directory`, newest first, whole or not."""
+    found = [name for name in storage.names(directory) if _number(Path(name)) >= 0]
+    newest = sorted(found, key=lambda name: _number(Path(name)), reverse=True)
+    return [storage.join(directory, name) for name in newest]
+
+
+def _directory_in_store(where: str) -> str:
+    """The checkpoint folder of a run's folder; itself if it is one."""
+    return storage.join(where, _CHECKPOINTS) if _CHECKPOINTS in storage.names(where) else where
+
+
+def _clean_store(directory: str, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one, and unfinished ones."""
+    kept = (storage.read_text(storage.join(directory, _BEST)) or "").strip()
+    whole = 0
+    for step in _steps_in_store(directory):
+        if storage.is_sealed(step):
+            whole += 1
+            if whole <= keep or step.endswith(f"/{kept}"):
+                continue
+        storage.remove(step)
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -311,7 +422,7 @@ def _steps(directory: Path) -> list[Path]:
 
 def _directory(path: Path) -> Path:
     """The checkpoint folder of a run's output folder; itself if it is one."""
-    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    return path / _CHECKPOINTS if (path / _CHECKPOINTS).is_dir() else path
 
 
 def _replace(final: Path, temporary: Path) -> None:

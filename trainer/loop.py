@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from trainer import checkpoint, engine
+from trainer import checkpoint, engine, storage
 from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Watch
 from trainer.batches import Batches
 from trainer.build import build
@@ -39,7 +39,7 @@ class Run:
 
     Args:
         config: the run; equal on all ranks.
-        resume_from: a checkpoint, or a folder of them, to go on from.
+        resume_from: a checkpoint, or a folder of them, to go on from; also an address in a store.
         guard: called with each micro-batch before it is trained on. May raise
             `torch.OutOfMemoryError`, as a device would that is smaller than this one.
 
@@ -49,7 +49,11 @@ class Run:
     """
 
     def __init__(
-        self, config: TrainConfig, *, resume_from: Path | None = None, guard: Guard | None = None
+        self,
+        config: TrainConfig,
+        *,
+        resume_from: Path | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.config = config
         folder = check_model(config.model)
@@ -298,6 +302,7 @@ class Run:
                     step=at.step,
                     samples=at.samples,
                     weights=weights,
+                    store=self.config.store,
                 )
             except Exception as error:
                 problem = f"the export could not be written: {error}"
@@ -430,23 +435,32 @@ class Run:
             state,
             keep=self.config.keep_checkpoints,
             best=best,
+            store=self.config.store,
         )
         self._progress = replace(at, saved=at.samples)
         self._saved_at = time.monotonic()
         return record
 
     def _resume(self, path: Path) -> None:
-        found = engine.gather(checkpoint.latest(path) if engine.rank() == 0 else None)[0]
+        copies = self._checkpoints() / checkpoint.FETCHED
+        found, problem = None, ""
+        if engine.rank() == 0:
+            try:
+                found = checkpoint.latest(path, into=copies)
+            except CheckpointError as error:  # the store is away; the other ranks wait here
+                problem = str(error)
+        found, problem = engine.gather((found, problem))[0]
         if found is None:
-            raise CheckpointError(f"there is no undamaged checkpoint in {path}")
-        state = checkpoint.read_state(found)
+            where = storage.address(path)
+            raise CheckpointError(problem or f"there is no undamaged checkpoint in {where}")
+        state = checkpoint.read_state(found, into=copies)
         for field, value in self._identity().items():
             if state["run"].get(field) != value:
                 raise CheckpointError(
                     f"{found} is of a run with {field} = {state['run'].get(field)!r}, this one has "
                     f"{value!r}; give this run another output_dir"
                 )
-        self._engine.load(checkpoint.reader(found))
+        self._engine.load(checkpoint.reader(found, into=copies))
         self._progress = _Progress(
             step=state["step"],
             samples=state["samples"],

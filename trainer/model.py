@@ -14,11 +14,13 @@ import math
 import os
 import shutil
 import struct
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError, ModelError
+from trainer import storage
+from trainer.errors import CheckpointError, ConfigError, ModelError
 
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -37,6 +39,8 @@ def folder_of(model: str) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
+    if storage.is_remote(model):
+        return _from_store(model)
     if path.exists():
         raise ModelError(f"model {model!r} is a file; give the folder that holds config.json")
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or " " in model:
@@ -54,6 +58,18 @@ def folder_of(model: str) -> Path:
             f"model {model!r} is neither an existing folder nor a hub id that could be fetched "
             f"({type(error).__name__}); check the name, or download it and give its folder"
         ) from error
+
+
+def _from_store(model: str) -> Path:
+    """A checked copy of a model that a run exported to a store."""
+    copies = Path(tempfile.gettempdir()) / f"winnow-models-{os.getuid()}"
+    try:
+        found = storage.fetch(model, copies)
+    except CheckpointError as error:
+        raise ModelError(str(error)) from error
+    if found is None:
+        raise ModelError(f"model {model!r} isn't there, or is damaged; check the address")
+    return found
 
 
 def check_model(model: str) -> Path:
