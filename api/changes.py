@@ -105,7 +105,7 @@ def check_narrow(document: Any, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_set(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
-    """What changes; `budget` whole, with the limits that stay."""
+    """What changes: of `budget` all limits, those that stay too; `limits` names those that change."""
     wanted = parse(Set, document)
     payload = wanted.model_dump(mode="json", exclude_unset=True)
     if "budget" not in payload:
@@ -124,7 +124,7 @@ def check_set(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str,
             and spent.used >= payload["budget"][spent.what]
         ]
     )
-    return payload | {"budget": budget}
+    return payload | {"budget": budget, "limits": list(payload["budget"])}
 
 
 def as_it_is(spec: Mapping[str, Any]) -> SweepSpec:

@@ -30,12 +30,13 @@ def log_table(events: Iterable[Event], *, everything: bool = False) -> Table:
         table.add_column(name, overflow="fold")
     for event in events:
         if everything or event.type in SHOWN:
-            who, what = _line(event)
+            who, what = said(event)
             table.add_row(_time(event.created_at), Text(who), what)
     return table
 
 
-def _line(event: Event) -> tuple[str, Text]:
+def said(event: Event) -> tuple[str, Text]:
+    """Who did what, as an event tells it."""
     data = event.data
     if event.type == "command":
         what = Text(_told(data.get("kind"), event.sweep_id, event.trial_id, data.get("payload")))
@@ -69,15 +70,18 @@ def _told(kind: Any, sweep_id: str, trial_id: str | None, payload: Any) -> str:
             names = payload.get("narrowed") or list(space)
             return f"{line} to {_values({name: space[name] for name in names if name in space})}"
         case "set":
-            flat = {k: v for k, v in payload.items() if k != "budget"}
-            budget = {f"budget.{k}": v for k, v in (payload.get("budget") or {}).items()}
-            return f"{line}: {_values(flat | {k: v for k, v in budget.items() if v is not None})}"
+            flat = {k: v for k, v in payload.items() if k not in ("budget", "limits")}
+            budget = payload.get("budget") or {}
+            names = payload.get("limits") or [k for k, v in budget.items() if v is not None]
+            return (
+                f"{line}: {_values(flat | {f'budget.{name}': budget.get(name) for name in names})}"
+            )
         case _:
             return line
 
 
 def _values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in values.items()) or "no limit"
+    return ", ".join(f"{name} {_value(value)}" for name, value in values.items())
 
 
 def _value(value: Any) -> str:

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from winnow.cli.history import said
 from winnow.cli.tables import (
     duration,
     metric_name,
@@ -101,6 +102,7 @@ def _head(view: SweepView) -> RenderableType:
         f"about {duration(left)} left" if left is not None else "",
         f"{percent(saved)} of the compute saved so far" if saved else "",
         _best(view, metric_of(sweep)),
+        f"waits: {sweep.why_pending}" if sweep.why_pending and not sweep.slots else "",
     ]
     grid = Table.grid(padding=(0, 1))
     part = view.progress()
@@ -148,6 +150,10 @@ def _lines(updates: Iterable[Update], view: SweepView, console: Console) -> None
                 console.print(_trial_line(trial), soft_wrap=True, highlight=False, markup=False)
         if update.event is not None and is_verdict(update.event):
             line = _decision_line(update.event).plain
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        if update.event is not None and update.event.type == "command":
+            who, what = said(update.event)
+            line = f"{who}: {what.plain}"
             console.print(line, soft_wrap=True, highlight=False, markup=False)
         tenth = int(view.progress() * 10)
         if tenth > shown:

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from winnow.types import Decision, Scores, Sweep, SweepState, Trial, TrialState
+from winnow.types import Decision, Scores, Spending, Sweep, SweepState, Trial, TrialState
 
 STATE_STYLE = {
     "RUNNING": "cyan",
@@ -99,7 +99,7 @@ def trials_table(
             *(metric_value(trial.also.get(name), name) for name in further),
             *([Text("●" if trial.id in front else "", "green")] if front else []),
             *([marks(trial)] if marked else []),
-            trial.reason or trial.why_pending or "",
+            trial.why_pending or trial.reason or "",
         )
     return table
 
@@ -112,9 +112,6 @@ def marks(trial: Trial) -> str:
         f"reused {trial.reused_from}" if trial.reused_from else "",
     ]
     return ", ".join(one for one in found if one)
-
-
-SPENT = {"trials": "trials", "hours": "hours", "gpu_hours": "GPU-hours", "cost": "cost"}
 
 
 def share_lines(sweep: Sweep) -> RenderableType | None:
@@ -139,16 +136,25 @@ def share_lines(sweep: Sweep) -> RenderableType | None:
             grid.add_row(Text("Waits", "bold"), Text(sweep.why_pending))
     for i, spent in enumerate(limited):
         assert spent.limit is not None
-        line = f"{number(spent.used)} of {number(spent.limit)} {SPENT[spent.what]} used"
+        used = duration(spent.used * 3600) if spent.what == "hours" else number(spent.used)
+        line = f"{used} of {_spent(spent, spent.limit)} used"
         over = spent.projected is not None and spent.projected > spent.limit
         if spent.projected is not None and not sweep.state.ended:
-            line += f", about {number(spent.projected)} at its end"
+            line += f", about {_spent(spent, spent.projected)} at its end"
             line += ": the budget will end it" if over else ""
         grid.add_row(
             Text("Budget" if i == 0 else "", "bold"),
             Text(line, "yellow" if over and not sweep.state.ended else ""),
         )
     return grid if grid.row_count else None
+
+
+def _spent(spent: Spending, value: float) -> str:
+    """4 trials, 2 h 5 min, 12.5 GPU-hours, 30 in money."""
+    if spent.what == "hours":
+        return duration(value * 3600)
+    unit = {"trials": " trials", "gpu_hours": " GPU-hours"}.get(spent.what, " in money")
+    return number(value) + unit
 
 
 def facts_line(sweep: Sweep) -> str:

@@ -82,10 +82,10 @@ export function told(command: Command): string {
     case "narrow":
       return `narrow the space: ${values(narrowedOf(payload))}`;
     case "set": {
-      const { budget, ...rest } = payload;
+      const { budget, limits: named, ...rest } = payload;
       const limits = Object.entries((budget ?? {}) as Record<string, unknown>)
-        .filter(([, limit]) => limit !== null)
-        .map(([name, limit]) => `budget ${name.replaceAll("_", " ")} ${format.value(limit)}`);
+        .filter(([name, limit]) => (Array.isArray(named) ? named.includes(name) : limit !== null))
+        .map(([name, limit]) => `budget ${name.replaceAll("_", " ")} ${one(name, limit)}`);
       return `set ${[values(rest), ...limits].filter(Boolean).join(", ") || "no budget"}`;
     }
     default:

@@ -169,6 +169,8 @@ def test_share_and_budget_are_set_and_lifted(run: Running) -> None:
     assert told.startswith(f"change sweep {run.sweep_id}: max_concurrent none, priority 5")
     (command,) = run.store.pending_commands(run.sweep_id)
     budget = command.payload.pop("budget")
+    assert told.endswith("budget.trials none, budget.hours 10: asked\n")
+    assert command.payload.pop("limits") == ["trials", "hours"]
     assert command.payload == {"max_concurrent": None, "priority": 5}
     assert (budget["hours"], budget["trials"]) == (10.0, None)
     for bad in ((), ("--budget-hours", "many"), ("--priority", "high")):
@@ -201,7 +203,7 @@ def test_a_sweep_is_shown_with_its_share_its_budget_and_its_marks(run: Running) 
     shown = on_the_command_line("show", run.sweep_id).output
     assert "project default, 2 slots" in shown
     assert "the cluster is full" in shown
-    assert "3 of 4 trials used, about 8 at its end: the budget will end it" in shown
+    assert "3 of 4 trials used, about 8 trials at its end: the budget will end it" in shown
     assert "clone of 1" in shown
 
 

@@ -169,6 +169,7 @@ def test_share_and_budget_are_changed_field_by_field(api: Api) -> None:
     assert (payload["max_concurrent"], payload["priority"]) == (None, 5)
     kept = {name: limit for name, limit in payload["budget"].items() if limit is not None}
     assert kept == {"trials": 12}
+    assert payload["limits"] == ["trials", "hours"], "what was changed"
     for changes, pointer, message in (
         ({}, "", "at least one of"),
         ({"priority": 101}, "/priority", "at most 100"),
