@@ -11,6 +11,7 @@ import time
 
 from orchestrator.attend import attend
 from orchestrator.errors import StoreUnavailable
+from orchestrator.formers import Formers
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 
@@ -24,9 +25,10 @@ RETRY_SECONDS = 10.0
 class Attendant(threading.Thread):
     """Looks for such commands several times a second, until it is told to `stop`."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, formers: Formers) -> None:
         super().__init__(name="attendant", daemon=True)
         self._store = store
+        self._formers = formers
         self._settings = settings
         self._stopping = threading.Event()
         self._not_before: dict[str, float] = {}
@@ -52,8 +54,12 @@ class Attendant(threading.Thread):
         now = time.monotonic()
         waiting = self._store.unattended()
         self._not_before = {i: t for i, t in self._not_before.items() if i in waiting}
+        # To take a sweep puts its trials back: not while those of its last driver may still train.
+        drivable = {sweep.id: sweep for sweep in self._store.claimable()} if waiting else {}
         for sweep_id in waiting:
             if self._stopping.is_set() or self._not_before.get(sweep_id, 0.0) > now:
+                continue
+            if sweep_id in drivable and not self._formers.gone(drivable[sweep_id]):
                 continue
             try:
                 attend(self._store, sweep_id, self._settings)

@@ -17,6 +17,7 @@ from typing import Protocol
 from orchestrator.attendant import Attendant
 from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.errors import StoreUnavailable, WinnowError
+from orchestrator.formers import Formers
 from orchestrator.grants import Grant, Grants
 from orchestrator.launch import (
     EXIT_LEASE_LOST,
@@ -62,13 +63,14 @@ class Orchestrator:
         self._launcher = launcher or ProcessLauncher(settings.home)
         self._cluster = cluster or ClusterWatch()
         self._grants = Grants(self._store, settings.share_quantum_seconds)
-        self._attendant = Attendant(self._store, settings)
+        self._formers = Formers(self._launcher, settings.lease_seconds)
+        self._attendant = Attendant(self._store, settings, self._formers)
         self._crashes: dict[str, tuple[int, int]] = {}
         """By sweep: crashes in a row, and samples trained at the last one."""
         self._not_before: dict[str, float] = {}
         """By sweep: when its next driver may be started, after a crash."""
         self._unled: dict[tuple[str, int], float] = {}
-        """By sweep and epoch: since when a driver that still lives has been without its lease."""
+        """By sweep and epoch: since when a driver that was started here lives without a lease."""
         self._stopping = threading.Event()
 
     def run(self) -> int:
@@ -88,12 +90,19 @@ class Orchestrator:
         self._attendant.stop()
         if self._launcher.ends_with_orchestrator:
             self._launcher.end(self._holders(), self._settings.stop_seconds)
-        self._cluster.close()
+        self.close()
         log.info("orchestrator stopped")
         return 0
 
+    def close(self) -> None:
+        """Let go of the cluster and the database. Drivers go on."""
+        self._cluster.close()
+        self._store.close()
+
     def turn(self) -> None:
         """Look once at everything and do what is needed."""
+        # First, and before anything is written: a stopped driver may hold the database's lock.
+        self._formers.end(self._store.claimable())
         self._store.report_cluster(self._cluster.read())
         driven = self._without_the_dead(self._store.live_drivers())
         self._note_crashes()
@@ -133,7 +142,7 @@ class Orchestrator:
                     self._end_if_stuck(sweep, now)
                 elif slots < 1 or self._not_before.get(sweep.id, 0.0) > now:
                     continue
-                elif self._former_is_gone(sweep, now) and self._launcher.start(
+                elif self._formers.gone(sweep) and self._launcher.start(
                     sweep.id, sweep.epoch + 1, slots
                 ):
                     log.info("started a driver for sweep %s with %d slots", sweep.id, slots)
@@ -147,23 +156,6 @@ class Orchestrator:
             log.warning("the driver of sweep %s hangs without a lease; ending it", sweep.id)
             self._launcher.abandon(sweep.id)
             del self._unled[sweep.id, sweep.epoch]
-
-    def _former_is_gone(self, sweep: Claimable, now: float) -> bool:
-        """Whether the driver that last held the sweep is dead, and its workers with it.
-
-        Here that can be seen, and a driver that only hangs is killed; its workers end with it.
-        Elsewhere, workers that hear nothing from their driver end themselves when its lease is
-        over, at the latest a quarter of a lease later: a driver renews four times in one.
-        """
-        former = Holder.parse(sweep.holder)
-        if former is None or not former.slots or self._launcher.dead(former):
-            return True  # one without slots was an orchestrator that carried out commands
-        since = self._unled.setdefault((sweep.id, sweep.epoch), now)
-        if since == now:
-            self._launcher.kill(former)
-        if former.here:
-            return self._launcher.dead(former)
-        return now - since >= self._settings.lease_seconds / 4
 
     def _note_crashes(self) -> None:
         """Give up on a sweep whose driver keeps ending in an error without getting anywhere."""

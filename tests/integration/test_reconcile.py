@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.attendant import Attendant
+from orchestrator.formers import Formers
 from orchestrator.grants import IDLE_SECONDS, Grants
 from orchestrator.launch import EXIT_NO_LEASE, Holder
 from orchestrator.placement import Node
@@ -123,10 +124,11 @@ def settings(migrated_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def office(settings: Settings, store: Store, tmp_path: Path) -> Office:
+def office(settings: Settings, store: Store, tmp_path: Path) -> Iterator[Office]:
     launched, machines = Launched(), Machines([Node(4, 0)])
     made = Orchestrator(settings, launched, machines)
-    return Office(made, launched, machines, store, Studies(store, tmp_path))
+    yield Office(made, launched, machines, store, Studies(store, tmp_path))
+    made.close()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
@@ -243,9 +245,9 @@ def test_slots_that_a_sweep_leaves_idle_serve_another(store: Store, tmp_path: Pa
         for number in range(count):
             store.start_attempt(lease, store.add_trial(lease, number, "search", {}, {}, 100))
     assert turn(1) == {idle: 3, busy: 3}
-    for _ in range(int(IDLE_SECONDS) + 2):
-        given = turn(1)
-    assert given == {idle: 1, busy: 5}
+    for _ in range(int(IDLE_SECONDS) + 1):
+        turn(1)
+    assert turn(1) == {idle: 1, busy: 5}
 
 
 # --- drivers -----------------------------------------------------------------------------------
@@ -336,6 +338,7 @@ def test_two_orchestrators_grant_the_same_and_start_one_driver(
         office.turn()
         assert office.slots(first, second) == [2, 2]
     assert twin.started == []
+    other.close()
 
 
 # --- commands ----------------------------------------------------------------------------------
@@ -346,7 +349,8 @@ def test_a_command_to_a_sweep_without_a_driver_takes_effect_while_the_loop_is_bu
 ) -> None:
     office.machines.here = []
     sweep_id = office.studies.queued()
-    attendant = Attendant(office.store, settings)
+    formers = Formers(office.launched, settings.lease_seconds)
+    attendant = Attendant(office.store, settings, formers)
     attendant.start()
     try:
         office.store.add_command(sweep_id, None, "pause", "ann")
@@ -360,6 +364,22 @@ def test_a_command_to_a_sweep_without_a_driver_takes_effect_while_the_loop_is_bu
     assert not attendant.is_alive()
     assert [c.issued_by for c in office.store.commands(sweep_id)] == ["ann"] * 3
     assert all(c.finished_at for c in office.store.commands(sweep_id))
+
+
+def test_commands_wait_until_the_former_driver_is_gone(office: Office, settings: Settings) -> None:
+    sweep_id = office.studies.queued()
+    lease = office.store.acquire_lease(sweep_id, ELSEWHERE, 0.2)
+    assert lease is not None
+    office.store.add_command(sweep_id, None, "cancel", "ann")
+    wait_for(lambda: office.store.claimable())
+    now = 0.0
+    formers = Formers(office.launched, settings.lease_seconds, clock=lambda: now)
+    attendant = Attendant(office.store, settings, formers)
+    attendant.look()
+    assert office.store.get_sweep(sweep_id).state is SweepState.RUNNING
+    now = settings.lease_seconds / 4
+    attendant.look()
+    assert office.store.get_sweep(sweep_id).state is SweepState.CANCELED
 
 
 def _holder_of(child: subprocess.Popen[bytes]) -> Holder:
