@@ -105,7 +105,7 @@ def check_narrow(document: Any, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_set(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
-    """What changes: of `budget` all limits, those that stay too; `limits` names those that change."""
+    """What changes: of `budget` every limit, those that stay too; `limits` are the changed ones."""
     wanted = parse(Set, document)
     payload = wanted.model_dump(mode="json", exclude_unset=True)
     if "budget" not in payload:
