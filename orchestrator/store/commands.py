@@ -72,7 +72,7 @@ def _check_sweep(sweep_id: str, state: SweepState, kind: CommandKind) -> None:
     """Raise Conflict if a sweep in this state can't do what is asked."""
     if kind == "resume" and state is not SweepState.PAUSED:
         raise Conflict(f"Sweep {sweep_id} is {state}, not PAUSED.")
-    if kind in ("cancel", "pause", "narrow") and state.ended:
+    if kind in ("cancel", "pause") and state.ended:
         raise Conflict(f"Sweep {sweep_id} has ended: it is {state}.")
     if kind == "pause" and state is SweepState.PAUSED:
         raise Conflict(f"Sweep {sweep_id} is PAUSED already.")

@@ -21,7 +21,7 @@ from orchestrator.objectives import Objectives
 from orchestrator.plan import total_samples, trial_config
 from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Action, Decision, TrialInfo
-from orchestrator.search.samplers import Told, make_proposer
+from orchestrator.search import Told, make_proposer, merged
 from orchestrator.store import DriverTransaction, Lease, Store
 from orchestrator.study.failures import Verdict
 from orchestrator.study.pausing import Prices
@@ -75,7 +75,10 @@ class Ledger:
         self.budget = Budget.model_validate(rows.budget or {})
         self.max_concurrent = rows.max_concurrent
         self.objectives = Objectives(self.spec.objective)
-        self.use_space(self.spec.space if rows.space is None else Space.model_validate(rows.space))
+        left = self.spec.space
+        if rows.space is not None:
+            left = merged(left, Space.model_validate(rows.space))
+        self.use_space(left)
         prior = settle_prior(store, lease, rows, self.spec)
         self.scheduler = make_scheduler(self.spec.scheduler, self.spec.search.seed, prior)
         self.account = Account(self.scheduler)
@@ -134,7 +137,9 @@ class Ledger:
     def use_space(self, space: Space) -> None:
         """Propose configurations from `space` from now on."""
         self.space = space
-        self.proposer = make_proposer(space, self.spec.search)
+        self.proposer = make_proposer(
+            space, self.spec.search, self.spec.constraints, self.spec.in_force
+        )
 
     def new(
         self,

@@ -298,7 +298,7 @@ class Study:
 
     def _keep_within_slots(self) -> list[tuple[str, Control]]:
         """Preempt what there is no slot for any more: first those that lose least by it."""
-        if self._closing != "no" or self.slots is None:
+        if self._closing != "no" or (limit := self._limit()) is None:
             return []
         if self.slots == 0:
             return self.close("shutdown", "its slots went to other sweeps")
@@ -306,7 +306,8 @@ class Study:
         staying.sort(key=lambda t: (t.pinned, t.unsaved, -t.number))
         asked: list[tuple[str, Control]] = []
         for trial in staying[: max(0, self._over_limit())]:
-            message = "its slot went to another sweep"
+            granted = self.slots is not None and self.slots <= limit
+            message = "its slot went to another sweep" if granted else f"at most {limit} at once"
             control, text = self.pause_control(trial, message)
             trial.intent = (control, TrialState.PENDING, "preempted", text)
             asked.append((trial.attempt_id, control))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.live_trial import Control, LiveTrial
+from orchestrator.search import merged
 from orchestrator.store import Command, DriverTransaction
 from orchestrator.study.ledger import Change, Ledger, resumed
 from winnow.spec import Budget, Space
@@ -104,8 +105,8 @@ class Wishes:
                     self._ledger.pinning(trial, False), self._finishing(command, "unpinned")
                 )
             case "clone":
-                params = trial.params | (command.payload.get("params") or {})
-                self._add(command, [params], parent=trial.id)
+                wanted = trial.params | (command.payload.get("params") or {})
+                self._add(command, [self._in_force(wanted)], parent=trial.id)
             case _:
                 self._done(command, f"{command.kind} is not for a trial")
         return []
@@ -197,6 +198,15 @@ class Wishes:
             lambda: scheduler.replay(decision) if known else None,
         )
 
+    def _in_force(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Without the parameters whose condition the others leave out."""
+        rules = self._ledger.spec.rules
+        chosen: dict[str, Any] = {}
+        for name in rules.order:
+            if name in params and rules.is_active(name, chosen):
+                chosen[name] = params[name]
+        return {k: v for k, v in params.items() if k in chosen or k not in rules.domains}
+
     # --- of the sweep ------------------------------------------------------------------------
 
     def _of_sweep(self, command: Command) -> Asked:
@@ -219,7 +229,7 @@ class Wishes:
             case "extend":
                 self._extend(command, int(payload.get("trials") or 0))
             case "narrow":
-                space = Space.model_validate(payload.get("space") or {})
+                space = merged(ledger.space, Space.model_validate(payload.get("space") or {}))
                 as_json = space.model_dump(mode="json", exclude_none=True)
                 ledger.commit(
                     Change(lambda tx: tx.set_plan(space=as_json), lambda: ledger.use_space(space)),
@@ -282,9 +292,9 @@ class Wishes:
                 ledger.budget = Budget.model_validate(columns["budget"] or {})
                 self._study.reopen()
 
-        told = ", ".join(f"{name}: {value}" for name, value in columns.items())
         ledger.commit(
-            Change(lambda tx: tx.set_plan(**columns), remember), self._finishing(command, told)
+            Change(lambda tx: tx.set_plan(**columns), remember),
+            self._finishing(command, _in_words(columns)),
         )
 
     # --- parts -------------------------------------------------------------------------------
@@ -294,6 +304,24 @@ class Wishes:
 
     def _done(self, command: Command, result: str) -> None:
         self._ledger.commit(self._finishing(command, result))
+
+
+def _in_words(columns: dict[str, Any]) -> str:
+    """What was set, as a person would say it."""
+    parts: list[str] = []
+    for name, value in columns.items():
+        if name == "max_concurrent":
+            parts.append("as many trials at once as fit" if value is None else _at_once(value))
+        elif name == "budget":
+            limits = [f"{k.replace('_', ' ')} {v:g}" for k, v in (value or {}).items()]
+            parts.append(f"budget: {', '.join(limits)}" if limits else "no budget")
+        else:
+            parts.append(f"{name} {value:g}")
+    return ", ".join(parts) or "nothing to set"
+
+
+def _at_once(trials: int) -> str:
+    return "one trial at a time" if trials == 1 else f"at most {trials} trials at once"
 
 
 def _first_line(error: Exception) -> str:
