@@ -7,8 +7,10 @@ are opened in a process of their own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from api.errors import invalid_sweep
@@ -20,7 +22,10 @@ from winnow.load import HUB_ID, SETS, is_hub_data
 from winnow.spec import SweepSpec, grid_size
 from winnow.types import FieldError, Project
 
-STORES = ("file", "s3", "gs", "gcs", "az", "abfs", "adl", "hf", "hdfs", "sftp", "webdav")
+STORES = (
+    *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf"),
+    *("hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav", "file"),
+)
 """Kinds of address that checkpoints can be kept at (fsspec)."""
 
 
@@ -40,12 +45,14 @@ def check_sweep(
     cluster: Mapping[str, float] | None,
     variables: Container[str],
     projects: Mapping[str, Project],
+    here: bool,
     preflight: Callable[[SweepSpec], Preflight],
 ) -> CheckedSweep:
     """The sweep that `document` describes. Blocks for seconds.
 
     `cluster` holds the most of each resource that the cluster can have; None if not known yet.
     `variables` are the names that workers can be given, `projects` those that there are.
+    `here`: trials run on this machine.
     Raises ProblemError 422 with every fault of the first stage that finds one.
     """
     spec, errors = parse_spec(document)
@@ -56,7 +63,7 @@ def check_sweep(
         *_paths(spec),
         *_judge_key(spec, variables),
         *_project(spec, projects),
-        *_store(spec),
+        *_store(spec, here),
         *(_resources(spec, cluster) if cluster is not None else ()),
     ]
     if errors:
@@ -151,24 +158,34 @@ def _project(spec: SweepSpec, projects: Mapping[str, Project]) -> list[FieldErro
     return []
 
 
-def _store(spec: SweepSpec) -> list[FieldError]:
-    """Where checkpoints go can be understood by everyone, wherever they run."""
+def _store(spec: SweepSpec, here: bool) -> list[FieldError]:
+    """Where checkpoints go can be understood by everyone; a folder of this machine can be used."""
     store = spec.checkpoints.store
-    if store is None or store.startswith("/"):
+    if store is None:
         return []
     scheme, found, rest = store.partition("://")
-    if not found:
+    if store.startswith("/"):
+        message = _unusable(Path(store)) if here else None
+    elif not found:
         message = f"give an absolute path, or an address like s3://bucket/folder; got '{store}'"
     elif scheme not in STORES:
         message = (
-            f"'{scheme}' is no kind of store that is known here"
-            f"{did_you_mean(scheme, STORES)}; known: {', '.join(STORES)}"
+            f"'{scheme}' is no kind of store that is known here{did_you_mean(scheme, STORES)}; "
+            f"known: {', '.join(STORES)}"
         )
-    elif not rest.strip("/"):
-        message = f"names no bucket; write {scheme}://bucket/folder"
     else:
-        return []
-    return [FieldError(pointer="/checkpoints/store", message=message)]
+        message = None if rest.strip("/") else f"names no bucket; write {scheme}://bucket/folder"
+    return [] if message is None else [FieldError(pointer="/checkpoints/store", message=message)]
+
+
+def _unusable(folder: Path) -> str | None:
+    """Why nothing could be written to a folder, which need not be there yet; None if it could."""
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    if not there.is_dir():
+        return f"{there} is a file; name a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"the server may not write to {there}; give it the right to, or name another folder"
+    return None
 
 
 def _resources(spec: SweepSpec, cluster: Mapping[str, float]) -> list[FieldError]:

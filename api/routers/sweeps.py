@@ -50,6 +50,7 @@ async def create_sweep(request: Request, response: Response, services: ServicesO
             cluster=resources if age is not None and resources else None,
             variables=services.settings.environment,
             projects={project.id: project for project in services.store.projects()},
+            here=services.settings.ray_is_here,
             preflight=services.preflight,
         )
         return services.store.create_sweep(

@@ -33,7 +33,7 @@ test("a command is told in words", () => {
   expect(told(command({ kind: "extend", trial_id: null, payload: { trials: 8 } }))).toBe("8 trials more");
   const changes = { priority: 5, max_concurrent: null, budget: { hours: 4, gpu_hours: null } };
   expect(told(command({ kind: "set", trial_id: null, payload: changes }))).toBe(
-    "set priority 5, max concurrent without limit, budget hours 4",
+    "set priority 5, trials at once without limit, budget hours 4",
   );
   const space = { learning_rate: { log_uniform: [1e-5, 1e-4] }, schedule: { choice: ["linear", "cosine"] } };
   expect(told(command({ kind: "narrow", trial_id: null, payload: { space } }))).toBe(

@@ -60,6 +60,7 @@ export function canExtend(sweep: Sweep): boolean {
   return (sweep.spec.search as { sampler?: string } | undefined)?.sampler !== "grid";
 }
 
+const NAMES: Record<string, string> = { max_concurrent: "trials at once" };
 const SWEEP_VERBS: Partial<Record<CommandKind, string>> = {
   cancel: "cancel the sweep",
   pause: "pause the sweep",
@@ -106,7 +107,7 @@ export function trialNumber(trialId: string): string {
 /** learning rate 2e-5, warmup steps 25 */
 function values(found: unknown): string {
   return Object.entries((found ?? {}) as Record<string, unknown>)
-    .map(([name, value]) => `${name.replaceAll("_", " ")} ${one(name, value)}`)
+    .map(([name, value]) => `${NAMES[name] ?? name.replaceAll("_", " ")} ${one(name, value)}`)
     .join(", ");
 }
 

@@ -298,8 +298,9 @@ def test_a_sweep_joins_a_project_that_there_is_and_fits_its_quota(api: Api) -> N
     ("store", "message"),
     [
         ("checkpoints", "give an absolute path"),
-        ("s4://bucket", "known: file, s3, "),
+        ("s4://bucket", "known: s3, s3a, "),
         ("s3://", "names no bucket"),
+        ("/etc/passwd/checkpoints", "/etc/passwd is a file; name a folder"),
     ],
 )
 def test_a_store_for_checkpoints_is_an_address_that_is_understood(
