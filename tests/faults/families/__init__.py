@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from tests.faults.context import Family, simply
 from tests.faults.families import (
+    checkpoints,
     clocks,
     crash_points,
     databases,
+    disks,
     kills,
     oracle_check,
     orchestrators,
@@ -51,6 +53,18 @@ FAMILIES: tuple[Family, ...] = (
         "PostgreSQL is restarted every few seconds under load; the network goes; the answer to a "
         "COMMIT is lost; SQLite's lock is held by another program. Drivers go on, exactly once.",
         simply(databases.plan),
+    ),
+    Family(
+        "disk full",
+        "The disk of the database or of the logs is full for a while. Drivers wait with what they "
+        "know, and store it when there is room again.",
+        simply(disks.plan),
+    ),
+    Family(
+        "checkpoints",
+        "Checkpoints of the real trainer are truncated, bit-flipped or incomplete, or there is no "
+        "room for them; the process dies around a rename. The one before is used, or none.",
+        simply(checkpoints.plan),
     ),
     Family(
         "clocks",
