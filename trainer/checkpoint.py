@@ -24,16 +24,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from trainer import adapters, engine, storage
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, DiskError
 from trainer.metrics import CheckpointRecord
 from trainer.storage import Location
+
+Where = TypeVar("Where", Path, str)
 
 _FORMAT = 2
 _MANIFEST = storage.MANIFEST
@@ -65,7 +67,7 @@ def save(
             only the best one stays.
 
     Raises:
-        CheckpointError: it could not be written. Those before it are untouched. On every rank.
+        DiskError: it could not be written. Those before it are untouched. On every rank.
     """
     began = time.monotonic()
     final = directory / f"step-{state['step']}"
@@ -80,7 +82,7 @@ def save(
             temporary.mkdir(parents=True)
             if target is not None:
                 storage.unseal(target)
-        except (OSError, CheckpointError) as error:
+        except Exception as error:
             problem = str(error)
     problem = engine.gather(problem)[0]
     name = f"rank-{engine.rank():05d}.safetensors"
@@ -117,13 +119,12 @@ def save(
             _clean(directory, keep if remote is None else 0)
             if remote is not None:
                 _clean_store(remote, keep)
-        except (OSError, CheckpointError) as error:
+        except Exception as error:  # whatever it is: the other ranks wait
             problems = [str(error)]
     size, problems = engine.gather((size, problems))[0]
     if problems:
-        raise CheckpointError(
-            f"the checkpoint {target or final} could not be written: {problems[0]}"
-        )
+        shutil.rmtree(temporary, ignore_errors=True)  # it may be what fills the disk
+        raise DiskError(f"the checkpoint {target or final} could not be written: {problems[0]}")
     if target is not None:
         shutil.rmtree(temporary, ignore_errors=True)  # on machines other than rank 0's
         shutil.rmtree(directory / FETCHED, ignore_errors=True)
@@ -137,12 +138,12 @@ def save(
     )
 
 
-def latest(path: Location, *, into: Path | None = None) -> Location | None:
+def latest(path: Where, *, into: Path | None = None) -> Where | None:
     """The newest undamaged checkpoint in `path`, or None.
 
     `path` is a run's output folder, its checkpoint folder, or one checkpoint; if that one is
     damaged, an older one beside it is taken. Each of them may be an address in a store; then the
-    answer is one, and a copy is in the folder `into`.
+    answer is one (a Path without its second slash if `path` is one), and a copy is in `into`.
 
     Raises:
         CheckpointError: the store can't be reached.
@@ -154,17 +155,17 @@ def latest(path: Location, *, into: Path | None = None) -> Location | None:
         steps = _steps_in_store(folder if limit >= 0 else _directory_in_store(where))
         if limit >= 0:
             steps = [step for step in steps if _number(Path(step)) <= limit]
-        return next((step for step in steps if is_whole(step, into=into)), None)
-    path = Path(path)
-    if path.name.startswith("step-"):
-        limit = _number(path)
-        steps = [step for step in _steps(path.parent) if _number(step) <= limit]
+        return next((type(path)(step) for step in steps if is_whole(step, into=into)), None)
+    here = Path(path)
+    if here.name.startswith("step-"):
+        limit = _number(here)
+        found = [step for step in _steps(here.parent) if _number(step) <= limit]
     else:
-        steps = _steps(_directory(path))
-    return next((step for step in steps if is_whole(step)), None)
+        found = _steps(_directory(here))
+    return next((type(path)(step) for step in found if is_whole(step)), None)
 
 
-def best(path: Location, *, into: Path | None = None) -> Location | None:
+def best(path: Where, *, into: Path | None = None) -> Where | None:
     """The checkpoint that was last saved as the best, if there is one and it is undamaged.
 
     `path` is a run's output folder or its checkpoint folder, or an address of one.
@@ -173,13 +174,14 @@ def best(path: Location, *, into: Path | None = None) -> Location | None:
         where = _directory_in_store(storage.address(path))
         name = (storage.read_text(storage.join(where, _BEST)) or "").strip()
         step = storage.join(where, name)
-        return step if _number(Path(name)) >= 0 and is_whole(step, into=into) else None
+        whole = _number(Path(name)) >= 0 and is_whole(step, into=into)
+        return type(path)(step) if whole else None
     directory = _directory(Path(path))
     try:
         found = directory / (directory / _BEST).read_text(encoding="utf-8").strip()
     except OSError:
         return None
-    return found if _number(found) >= 0 and is_whole(found) else None
+    return type(path)(found) if _number(found) >= 0 and is_whole(found) else None
 
 
 def is_whole(checkpoint: Location, *, into: Path | None = None) -> bool:

@@ -5,6 +5,7 @@
     ├── DataError           a data file is missing or malformed (with file and line)
     ├── ModelError          the model folder or hub id cannot be trained
     ├── CheckpointError     a checkpoint is damaged or belongs to another run
+    │   └── DiskError       what was to be kept can't be written, or its store can't be reached
     └── RankFailed          this rank has failed while the others wait for it
 
 `code` is the failure code that ends up in `trainer.metrics.Failure`. They cross processes, so each
@@ -64,7 +65,13 @@ class ModelError(TrainerError):
 class CheckpointError(TrainerError):
     """A checkpoint is damaged or belongs to another run."""
 
-    code = "config"
+    code = "checkpoint"
+
+
+class DiskError(CheckpointError):
+    """What was to be kept can't be written, or its store can't be reached. It may be later."""
+
+    code = "disk"
 
 
 class RankFailed(TrainerError):

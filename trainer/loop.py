@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from trainer import checkpoint, engine, storage
+from trainer import engine
 from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Watch
 from trainer.batches import Batches
 from trainer.build import build
 from trainer.check import size_problems
 from trainer.config import EvalSet, Split, TrainConfig
 from trainer.data import TokenSet, cache_dir, load_data
-from trainer.errors import CheckpointError, ConfigError, RankFailed, as_failure
+from trainer.errors import ConfigError, DiskError, RankFailed, as_failure
 from trainer.evaluate import BaseLosses, Evaluator, Interrupted, base_key
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, Failure, StepRecord, finite
 from trainer.model import check_model, load_tokenizer
+from trainer.saving import EXPORT_AGAIN_SECONDS, EXPORT_SECONDS, Progress, Saving
 from trainer.schedules import learning_rate, warmup_steps
 
 
@@ -96,11 +97,11 @@ class Run:
         if config.data.general:
             base = base_key(folder, self._engine.precision, config.method)
             self._base_losses = BaseLosses(cache_dir(config), base)
-        self._progress = _Progress()
+        self._progress = Progress()
         self._status: Literal["running", "completed", "failed"] = "running"
-        self._saved_at = time.monotonic()
+        self._saving = Saving(config, self._engine, self._identity())
         if resume_from is not None:
-            self._resume(resume_from)
+            self._progress = self._saving.resume(resume_from)
         self._news = self._notes()
 
     # --- advancing ----------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class Run:
         self._engine.close()
 
     def _advance(self, report: _Report, deadline: float, control: Control) -> Batch:
-        watch = Watch(control, deadline, self._save_at())
+        watch = Watch(control, deadline, self._saving.due_at)
         verdict = self._accumulator.vote(watch).verdict
         if verdict != "go":
             return self._yielded(report, verdict)
@@ -166,8 +167,8 @@ class Run:
             if self._owed_evaluation():
                 return self._hold(report, watch.control)
             if self._checkpoint_is_due(votes.save):
-                report.checkpoints.append(self._save())
-                watch = replace(watch, save_at=self._save_at())
+                self._save(report)
+                watch = replace(watch, save_at=self._saving.due_at)
             if votes.late:
                 break
         if self._progress.samples >= self.total_samples and not report.steps:
@@ -237,13 +238,13 @@ class Run:
         best = self._is_best(found)
         if best or self._checkpoint_is_due(False):
             # Saved before it counts as seen: if this report is lost, it is made again.
-            report.checkpoints.append(self._save(best=best))
+            self._save(report, best=best)
         self._progress = replace(self._progress, evaluated=self._progress.samples)
         return self._batch(report, "running")
 
     def _yielded(self, report: _Report, verdict: str) -> Batch:
         if verdict == "pause":
-            report.checkpoints.append(self._save())
+            self._save(report)
         return self._batch(report, "yielded")
 
     def _finish(self, report: _Report, control: Control) -> Batch:
@@ -252,9 +253,9 @@ class Run:
         if config.keep_best and at.step:
             self._return_to_best(control)
         if config.export and at.step:
-            report.checkpoints.append(self._export())
+            self._export(report, control)
         if config.lm_eval or config.judge:
-            report.checkpoints.append(self._save())
+            self._save(report)
         sets = self._sets("eval") if config.eval_at_end else []
         sets += self._sets("general")
         sets += self._sets("test") if config.evaluate_test else []
@@ -282,34 +283,8 @@ class Run:
         """Take back the weights that were best on the eval sets, if the last ones aren't."""
         if self._is_best(self._evaluate(self._sets("eval"), control)):
             return
-        folder = self._checkpoints()
-        found = engine.gather(checkpoint.best(folder) if engine.rank() == 0 else None)[0]
-        if found is None:
-            return
-        self._engine.load(checkpoint.reader(found))
-        self._news["exported_step"] = checkpoint.read_state(found)["step"]
-
-    def _export(self) -> CheckpointRecord:
-        at = self._progress
-        weights = self._engine.weights()
-        record, problem = None, ""
-        if engine.rank() == 0:
-            try:
-                record = checkpoint.export(
-                    Path(self.config.output_dir).expanduser() / "export",
-                    self._engine.model.model,
-                    self._tokenizer,
-                    step=at.step,
-                    samples=at.samples,
-                    weights=weights,
-                    store=self.config.store,
-                )
-            except Exception as error:
-                problem = f"the export could not be written: {error}"
-        record, problem = engine.gather((record, problem))[0]
-        if record is None:
-            raise CheckpointError(problem)
-        return record
+        if (step := self._saving.load_best()) is not None:
+            self._news["exported_step"] = step
 
     def _failed(self, report: _Report, failure: Failure) -> Batch:
         self._status = "failed"
@@ -375,8 +350,8 @@ class Run:
         memory = engine.peak_memory()
         if report.steps and status != "failed":
             memory = int(engine.max_over_ranks(memory))
-        notes = {**self._news, **self._accumulator.news}
-        self._news, self._accumulator.news = {}, {}
+        notes = {**self._news, **self._accumulator.news, **self._saving.news}
+        self._news, self._accumulator.news, self._saving.news = {}, {}, {}
         return Batch(
             status=status,
             steps=tuple(replace(record, memory=memory) for record in report.steps),
@@ -397,6 +372,7 @@ class Run:
             "zero_stage": self._engine.stage,
             "batches": "packed" if self._built.packed else "padded",
             "max_tokens_per_microbatch": self._batches.cap,
+            "longest": int(self.data.train.lengths.max()),
             "parameters": self._engine.parameters,
             "train_samples": len(self.data.train),
             "too_long": self.data.too_long,
@@ -411,65 +387,29 @@ class Run:
             return False
         return clock or any(at.saved < point <= at.samples for point in self.config.checkpoint_at)
 
-    def _save_at(self) -> float:
-        every = self.config.checkpoint_every_seconds
-        return math.inf if every is None else self._saved_at + every
+    def _save(self, report: _Report, *, best: bool = False) -> None:
+        record = self._saving.save(self._progress, best=best)
+        if record is not None:
+            report.checkpoints.append(record)
+        self._progress = replace(self._progress, saved=self._progress.samples)
 
-    def _checkpoints(self) -> Path:
-        return Path(self.config.output_dir).expanduser() / "checkpoints"
-
-    def _save(self, *, best: bool = False) -> CheckpointRecord:
-        at = self._progress
-        state = {
-            "step": at.step,
-            "samples": at.samples,
-            "tokens": at.tokens,
-            "seconds": at.seconds,
-            "evaluated": at.evaluated,
-            "best_loss": at.best_loss if math.isfinite(at.best_loss) else None,
-            "run": self._identity(),
-        }
-        record = checkpoint.save(
-            self._checkpoints(),
-            self._engine.shard(),
-            state,
-            keep=self.config.keep_checkpoints,
-            best=best,
-            store=self.config.store,
-        )
-        self._progress = replace(at, saved=at.samples)
-        self._saved_at = time.monotonic()
-        return record
-
-    def _resume(self, path: Path) -> None:
-        copies = self._checkpoints() / checkpoint.FETCHED
-        found, problem = None, ""
-        if engine.rank() == 0:
+    def _export(self, report: _Report, control: Control) -> None:
+        """Write the model, however long a full disk takes to be cleared; heard meanwhile."""
+        deadline = time.monotonic() + EXPORT_SECONDS
+        while True:
             try:
-                found = checkpoint.latest(path, into=copies)
-            except CheckpointError as error:  # the store is away; the other ranks wait here
-                problem = str(error)
-        found, problem = engine.gather((found, problem))[0]
-        if found is None:
-            where = storage.address(path)
-            raise CheckpointError(problem or f"there is no undamaged checkpoint in {where}")
-        state = checkpoint.read_state(found, into=copies)
-        for field, value in self._identity().items():
-            if state["run"].get(field) != value:
-                raise CheckpointError(
-                    f"{found} is of a run with {field} = {state['run'].get(field)!r}, this one has "
-                    f"{value!r}; give this run another output_dir"
-                )
-        self._engine.load(checkpoint.reader(found, into=copies))
-        self._progress = _Progress(
-            step=state["step"],
-            samples=state["samples"],
-            tokens=state["tokens"],
-            seconds=state["seconds"],
-            evaluated=state["evaluated"],
-            saved=state["samples"],
-            best_loss=math.inf if state["best_loss"] is None else state["best_loss"],
-        )
+                report.checkpoints.append(self._saving.export(self._progress, self._tokenizer))
+                return
+            except DiskError as error:
+                if engine.max_over_ranks(float(time.monotonic() > deadline)):
+                    raise
+                self._news["not_exported"] = str(error)
+            again = time.monotonic() + EXPORT_AGAIN_SECONDS
+            while engine.max_over_ranks(float(time.monotonic() < again)):
+                verdict = self._accumulator.vote(Watch(control, math.inf, math.inf)).verdict
+                if verdict != "go":
+                    raise Interrupted(verdict)
+                time.sleep(0.2)
 
     def _identity(self) -> dict[str, Any]:
         """What must not change when a run is resumed."""
@@ -478,22 +418,6 @@ class Run:
             fixed += ["model", "lora_alpha", "lora_dropout"]
         values = {field: getattr(self.config, field) for field in fixed}
         return {**values, "data": self.data.train.key, "parameters": self._engine.parameters}
-
-
-@dataclass(frozen=True, slots=True)
-class _Progress:
-    """How far the run is. `evaluated` and `saved`: samples at the last hold and checkpoint.
-
-    `best_loss` is the lowest held-out loss so far, counted only with `keep_best`.
-    """
-
-    step: int = 0
-    samples: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    evaluated: int = -1
-    saved: int = 0
-    best_loss: float = math.inf
 
 
 class _Report:

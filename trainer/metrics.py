@@ -99,7 +99,7 @@ class CheckpointRecord:
         return asdict(self)
 
 
-FailureCode = Literal["diverged", "oom", "data", "config", "error"]
+FailureCode = Literal["diverged", "oom", "data", "config", "checkpoint", "disk", "error"]
 
 
 @dataclass(frozen=True, slots=True)

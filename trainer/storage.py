@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from trainer.errors import CheckpointError
+from trainer.errors import DiskError
 
 T = TypeVar("T")
 Location = Path | str
@@ -36,10 +36,13 @@ TRIES = 5
 _FIRST_WAIT = 0.5
 _THREADS = 4
 
+_WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss"})
+"""Object stores, where making a folder would make a bucket."""
+
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")
 
 
-class StoreError(CheckpointError):
+class StoreError(DiskError):
     """The store can't be reached, or refuses. What is in it may be whole all the same."""
 
 
@@ -66,7 +69,8 @@ def upload(file: Path, location: Location) -> None:
 
     def put() -> None:
         system, path = _open(where)
-        system.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        if where.partition("://")[0] not in _WITHOUT_FOLDERS:
+            system.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
         system.put_file(str(file), path)
         system.invalidate_cache()
         arrived, sent = int(system.info(path)["size"]), file.stat().st_size
