@@ -63,10 +63,12 @@ def trial_config(
     cache_dir: str,
     checkpoint_seconds: float,
     model: str | None = None,
+    store: str | None = None,
 ) -> dict[str, Any]:
     """The configuration of a trial, as JSON values: a search trial's, or that of the two which
-    train nothing. `model` is what a report measures: the winner's checkpoint."""
-    run: dict[str, Any] = {"checkpoint_every_seconds": checkpoint_seconds}
+    train nothing. `model` is what a report measures: the winner's checkpoint. `store` is the
+    attempt's folder in the store of checkpoints."""
+    run: dict[str, Any] = {"checkpoint_every_seconds": checkpoint_seconds, "store": store}
     values = params if kind == "search" else any_params(spec)
     if kind == "baseline":
         run = {"max_samples": 0, "export": False, "evaluate_test": bool(spec.data.test)}

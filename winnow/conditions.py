@@ -71,7 +71,7 @@ class Rules:
 
     def is_active(self, name: str, chosen: Mapping[str, Value]) -> bool:
         """Whether a parameter is set, given those before it in `order`. A condition that can't be
-        computed doesn't hold."""
+        computed, such as one on the size of what isn't set, doesn't hold."""
         condition = self.when.get(name)
         if condition is None:
             return True
@@ -365,6 +365,9 @@ class Rules:
             for field, expression in [*fields, *(("constraints", e) for e in self.constraints)]:
                 if not expression.names <= values.keys():
                     continue  # what sets it is asked for elsewhere
+                inactive = expression.names & (self.domains.keys() - chosen.keys())
+                if inactive and field != "constraints":
+                    continue  # a condition on what isn't set doesn't hold
                 try:
                     expression.holds(values)
                 except ExpressionError as error:

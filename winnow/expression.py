@@ -79,7 +79,7 @@ def parse(text: str) -> Expression:
     except SyntaxError as error:
         hint = "; write == to compare" if _single_equals(text) else ""
         raise ExpressionError(
-            f"{_at(text, (error.offset or 1) - 1)} it can't be read{hint}; write e.g. "
+            f"{_at(text, (error.offset or len(text) + 1) - 1)} it can't be read{hint}; write e.g. "
             "learning_rate * effective_batch_size < 0.1"
         ) from None
     except (ValueError, MemoryError, RecursionError):

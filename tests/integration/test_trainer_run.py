@@ -267,6 +267,28 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
         Run(config, resume_from=tmp_path)
 
 
+def test_a_run_whose_folder_is_gone_goes_on_from_its_store(
+    material: dict[str, str], tmp_path: Path
+) -> None:
+    store = f"memory://{tmp_path.name}/a1"
+    config = configure(material, tmp_path / "here", checkpoint_at=(30, 50), export=True)
+    whole = curve(steps_of(to_the_end(Run(config))))
+    first = to_the_end(Run(config.model_copy(update={"store": store})))
+    saved = [c for batch in first for c in batch.checkpoints]
+    assert [c.path for c in saved] == [
+        f"{store}/checkpoints/step-4",
+        f"{store}/checkpoints/step-7",
+        f"{store}/export",
+    ]
+    elsewhere = config.model_copy(
+        update={"output_dir": str(tmp_path / "elsewhere"), "store": f"memory://{tmp_path.name}/a2"}
+    )
+    again = Run(elsewhere, resume_from=Path(saved[0].path))
+    assert curve(steps_of(to_the_end(again))) == whole[4:]
+    with pytest.raises(CheckpointError, match=f"no undamaged checkpoint in {store}9"):
+        Run(elsewhere, resume_from=Path(f"{store}9"))
+
+
 def test_an_evaluation_nobody_received_is_made_again(
     material: dict[str, str], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 
 from tests.fixtures.engine_runs import configure, opened, train
 from tests.fixtures.tiny_model import make_tiny_model
-from trainer import checkpoint
-from trainer.model import load_tokenizer
+from trainer import checkpoint, storage
+from trainer.errors import ModelError
+from trainer.model import check_model, load_tokenizer
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.usefixtures("process_group")]
 
@@ -155,3 +157,27 @@ def test_an_export_replaces_the_one_before(base: MakeModel, tmp_path: Path) -> N
     assert not (tmp_path / "export" / "adapter").exists()
     assert torch.allclose(logits(open_model(tmp_path / "export")), trained, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+
+
+def test_an_export_in_a_store_opens_from_there(base: MakeModel, tmp_path: Path) -> None:
+    store = f"memory://{tmp_path.name}/{uuid.uuid4().hex}/a1"
+    folder = base("llama")
+    with opened(configure(folder)) as running:
+        train(running)
+        after = logits_of(running)
+        record = checkpoint.export(
+            tmp_path / "export",
+            running.model.model,
+            load_tokenizer(folder),
+            step=3,
+            samples=24,
+            weights=running.weights(),
+            store=store,
+        )
+    assert record.path == f"{store}/export"
+    assert not (tmp_path / "export").exists()
+    copy = check_model(record.path)
+    assert torch.allclose(logits(open_model(copy)), after, atol=1e-5)
+    storage.remove(record.path)
+    with pytest.raises(ModelError, match="isn't there"):
+        check_model(record.path)
