@@ -45,14 +45,30 @@ def current_spec(store: Store, sweep_id: str) -> dict[str, Any]:
     return spec
 
 
-def check_clone(document: Any, spec: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
-    """The changes to a trial's parameters, good in its sweep (`spec`, as it is now)."""
+def planned_trials(store: Store, sweep: Sweep) -> int:
+    """How many trials a sweep will have once all that is asked for by now was carried out."""
+    planned = sweep.summary.planned
+    for command in store.pending_commands(sweep.id):
+        if command.kind == "extend":
+            planned += int(command.payload.get("trials", 0))
+        elif command.kind in ("add", "clone"):
+            planned += 1
+    return planned
+
+
+def check_clone(
+    document: Any, spec: Mapping[str, Any], trial: Trial, planned: int
+) -> dict[str, Any]:
+    """The changes to a trial's parameters, good in its sweep (`spec` and `planned`, as it is)."""
     wanted = parse(Clone, document)
     _refuse(_faults(trial.params | wanted.params, spec, "/params", wanted.params))
+    _refuse(_too_many(planned + 1, spec, trial.sweep_id, ""))
     return {"params": wanted.params}
 
 
-def check_add(document: Any, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+def check_add(
+    document: Any, spec: Mapping[str, Any], sweep_id: str, planned: int
+) -> list[dict[str, Any]]:
     """One payload a configuration, each with a value for every parameter that the space sets."""
     alone = isinstance(document, dict) and isinstance(document.get("params"), dict)
     wanted = parse(Add, document | {"params": [document["params"]]} if alone else document)
@@ -65,32 +81,21 @@ def check_add(document: Any, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
         errors += _faults(params, spec, "/params" if alone else f"/params/{number}", params)
         added.append({"params": params})
     _refuse(errors)
+    _refuse(_too_many(planned + len(added), spec, sweep_id, "/params"))
     return added
 
 
-def check_extend(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str, Any]:
+def check_extend(
+    document: Any, spec: Mapping[str, Any], sweep_id: str, planned: int
+) -> dict[str, Any]:
     wanted = parse(Extend, document)
-    now = as_it_is(spec)
-    if now.search.sampler == "grid":
+    if as_it_is(spec).search.sampler == "grid":
         raise Conflict(
-            f"Sweep {sweep.id} is a grid: all its {sweep.summary.planned:,} configurations are "
-            f"planned already. Add others one by one (`winnow add {sweep.id} learning_rate=…`), or "
-            "submit a sweep with a larger grid."
+            f"Sweep {sweep_id} is a grid: all its {planned:,} configurations are planned already. "
+            f"Add others one by one (`winnow add {sweep_id} learning_rate=…`), or submit a sweep "
+            "with a larger grid."
         )
-    planned, limit = sweep.summary.planned + wanted.trials, now.budget.trials
-    if limit is not None and planned > limit:
-        _refuse(
-            [
-                FieldError(
-                    pointer="/trials",
-                    message=f"makes {planned:,} trials, and the budget allows {limit:,}; raise it "
-                    f"first: `winnow set {sweep.id} --budget-trials {planned}`",
-                )
-            ]
-        )
-    if planned > MOST_TRIALS:
-        message = f"makes {planned:,} trials; a sweep has at most {MOST_TRIALS:,}"
-        _refuse([FieldError(pointer="/trials", message=message)])
+    _refuse(_too_many(planned + wanted.trials, spec, sweep_id, "/trials"))
     return {"trials": wanted.trials}
 
 
@@ -120,11 +125,27 @@ def check_set(document: Any, spec: Mapping[str, Any], sweep: Sweep) -> dict[str,
                 f"give more, or end it with `winnow cancel {sweep.id}`",
             )
             for spent in sweep.budget
-            if payload["budget"].get(spent.what) is not None
+            if spent.what != "trials"  # at that limit it starts no more, and does not end
+            and payload["budget"].get(spent.what) is not None
             and spent.used >= payload["budget"][spent.what]
         ]
     )
     return payload | {"budget": budget, "limits": list(payload["budget"])}
+
+
+def _too_many(planned: int, spec: Mapping[str, Any], sweep_id: str, at: str) -> list[FieldError]:
+    """What stands against a sweep of so many trials: its budget, or all bounds."""
+    limit = as_it_is(spec).budget.trials
+    if limit is not None and planned > limit:
+        message = (
+            f"makes {planned:,} trials, and the budget allows {limit:,}; raise it first: "
+            f"`winnow set {sweep_id} --budget-trials {planned}`"
+        )
+    elif planned > MOST_TRIALS:
+        message = f"makes {planned:,} trials; a sweep has at most {MOST_TRIALS:,}"
+    else:
+        return []
+    return [FieldError(pointer=at, message=message)]
 
 
 def as_it_is(spec: Mapping[str, Any]) -> SweepSpec:

@@ -10,7 +10,14 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from api.changes import check_add, check_extend, check_narrow, check_set, current_spec
+from api.changes import (
+    check_add,
+    check_extend,
+    check_narrow,
+    check_set,
+    current_spec,
+    planned_trials,
+)
 from api.checks import check_sweep
 from api.documents import Document, read_document, takes
 from api.errors import invalid_replay
@@ -93,7 +100,8 @@ def add_configurations(
 
     One command a configuration, in their order.
     """
-    payloads = check_add(document, current_spec(store, sweep_id))
+    planned = planned_trials(store, store.get_sweep(sweep_id))
+    payloads = check_add(document, current_spec(store, sweep_id), sweep_id, planned)
     added = [store.add_command(sweep_id, None, "add", owner, p) for p in payloads]
     return Page[Command](items=[asked(store, command) for command in added])
 
@@ -103,8 +111,8 @@ def add_configurations(
 )
 def extend_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
     """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
-    sweep = store.get_sweep(sweep_id)
-    payload = check_extend(document, current_spec(store, sweep_id), sweep)
+    planned = planned_trials(store, store.get_sweep(sweep_id))
+    payload = check_extend(document, current_spec(store, sweep_id), sweep_id, planned)
     return asked(store, store.add_command(sweep_id, None, "extend", owner, payload))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter, status
 
-from api.changes import check_clone, current_spec
+from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
 from api.services import Id, OwnerOf, StoreOf, asked
 from winnow.changes import Clone
@@ -32,7 +32,8 @@ def clone_trial(
 ) -> Command:
     """Ask for a new trial like this one, with other values for `params`. An ended sweep goes on."""
     trial = store.get_trial(trial_id)
-    payload = check_clone(document, current_spec(store, trial.sweep_id), trial)
+    planned = planned_trials(store, store.get_sweep(trial.sweep_id))
+    payload = check_clone(document, current_spec(store, trial.sweep_id), trial, planned)
     command = store.add_command(trial.sweep_id, trial_id, "clone", owner, payload)
     return asked(store, command)
 

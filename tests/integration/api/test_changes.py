@@ -128,8 +128,11 @@ def test_a_configuration_has_to_meet_the_sweeps_constraints(api: Api) -> None:
 def test_more_trials_are_asked_for_unless_the_budget_or_the_grid_is_against_it(api: Api) -> None:
     run = running(api, budget={"trials": 10})
     assert accepted(api, f"sweeps/{run.sweep_id}:extend", {"trials": 6}).payload == {"trials": 6}
-    found = faults(ask(api, f"sweeps/{run.sweep_id}:extend", {"trials": 7}))
+    found = faults(ask(api, f"sweeps/{run.sweep_id}:extend", {"trials": 1}))
     assert f"winnow set {run.sweep_id} --budget-trials 11" in found["/trials"]
+    assert "the budget allows 10" in faults(ask(api, f"trials/{trial_of(run)}:clone"))[""]
+    many = faults(ask(api, f"sweeps/{run.sweep_id}:add", {"params": PARAMS}))
+    assert "makes 11 trials" in many["/params"]
     assert "above 0" in faults(ask(api, f"sweeps/{run.sweep_id}:extend", {"trials": 0}))["/trials"]
 
     space = {"learning_rate": {"choice": [1e-5, 1e-4]}, "effective_batch_size": 8}
@@ -184,16 +187,18 @@ def test_share_and_budget_are_changed_field_by_field(api: Api) -> None:
 
 def test_a_limit_that_is_used_up_already_is_no_limit(api: Api) -> None:
     run = running(api)
-    spent = {"spending": [{"what": "trials", "used": 3, "limit": None, "projected": None}]}
+    spent = {"spending": [{"what": "hours", "used": 3, "limit": None, "projected": None}]}
     run.store.write(run.lease, lambda tx: tx.set_plan(account=spent))
-    found = faults(ask(api, f"sweeps/{run.sweep_id}:set", {"budget": {"trials": 3}}))
-    assert "3 are used already" in found["/budget/trials"]
-    assert f"winnow cancel {run.sweep_id}" in found["/budget/trials"]
+    found = faults(ask(api, f"sweeps/{run.sweep_id}:set", {"budget": {"hours": 3}}))
+    assert "3 are used already" in found["/budget/hours"]
+    assert f"winnow cancel {run.sweep_id}" in found["/budget/hours"]
+    accepted(api, f"sweeps/{run.sweep_id}:set", {"budget": {"hours": 3.5}})
 
 
 def test_a_sweep_is_paused_and_canceled_and_both_are_listed(api_on_both: Api) -> None:
     run = running(api_on_both)
     paused = accepted(api_on_both, f"sweeps/{run.sweep_id}:pause")
+    assert paused.issued_by == "owner"
     canceled = accepted(api_on_both, f"sweeps/{run.sweep_id}:cancel")
     assert ask(api_on_both, f"sweeps/{run.sweep_id}:resume").status_code == 409
     run.store.finish_command(paused.id, "paused")
