@@ -1,8 +1,8 @@
 """What happens when things die: cases that break winnow on purpose, and an oracle that looks after.
 
 `python -m tests.faults` runs everything (`make faults`), the `test_*.py` files here a small part of
-it in `make test`. Nothing in the product knows of these tests: `hooks.py` patches the processes that
-are under test, from outside.
+it in `make test`. Nothing in the product knows of these tests: `hooks.py` patches the processes
+that are under test, from outside.
 
     journal.py      what a process was told: one flushed line a commit
     hooks.py        writes that journal, and ends (or stops, or starves) a process at a named point

@@ -64,7 +64,7 @@ def main() -> int:
     print(f"{len(results)} cases, {bad} with violations, {took:.0f} s", flush=True)
     if options.report:
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        report.write(results, options.seed, when, took, report.RESULTS, report.PAGE)
+        report.write(results, FAMILIES, report.Run(options.seed, when, took))
     if not bad and not options.keep and options.resume is None:
         shutil.rmtree(home, ignore_errors=True)
     return 1 if bad else 0
@@ -83,9 +83,7 @@ def _timed(family: Family, context: Context) -> Iterator[Result]:
             last = time.monotonic()
             print(f"  {family.name}: {count} cases, {bad} bad", flush=True)
         yield result
-    print(
-        f"{family.name}: {count} cases, {bad} bad, {time.monotonic() - began:.1f} s", flush=True
-    )
+    print(f"{family.name}: {count} cases, {bad} bad, {time.monotonic() - began:.1f} s", flush=True)
 
 
 def _new_home() -> Path:

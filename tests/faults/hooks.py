@@ -2,8 +2,8 @@
 
 Points have names. Each commit has `KIND/before` (all is written, nothing committed), `KIND/after`
 (committed, but nobody has been told) and `KIND/told`; each thing done inside a transaction has
-`OPERATION/inside`; launching, renaming and deleting have `/before` and `/after`. KIND joins what the
-transaction did, e.g. `record+decide+end_attempt`.
+`OPERATION/inside`; launching, renaming and deleting have `/before` and `/after`. KIND joins what
+the transaction did, e.g. `record+decide+end_attempt`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ class Hooks:
         def commit(connection: Any) -> None:
             done: _Commit | None = getattr(self._here, "commit", None)
             if done is None or not done.ops:
-                return do_commit(connection)
+                do_commit(connection)
+                return
             self.point(f"{done.kind}/before")
             do_commit(connection)
             self._here.commit = None
@@ -140,12 +141,12 @@ class Hooks:
         dialect.do_commit, dialect.do_rollback = commit, rollback  # type: ignore[method-assign]
 
     def _wrap_flush(self) -> None:
-        flush = WriteSession.flush_events
+        flush, here = WriteSession.flush_events, self._here
 
-        def flush_events(session: WriteSession) -> None:
-            rows = list(session._events)
-            flush(session)
-            if (commit := getattr(self._here, "commit", None)) is not None:
+        def flush_events(self: WriteSession) -> None:
+            rows = list(self._events)
+            flush(self)
+            if (commit := getattr(here, "commit", None)) is not None:
                 commit.events += [dict(row) for row in rows if "id" in row]
 
         WriteSession.flush_events = flush_events

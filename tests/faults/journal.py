@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Journal:
-    """Appends to a file that several processes may share. A line is on disk when `write` returns."""
+    """Appends to a file that several processes share. A line is on disk when `write` returns."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -36,6 +36,4 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
     return str(value)

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ class _Case:
             numbers = [r["attempt"] for r in rows]
             if numbers != list(range(1, len(rows) + 1)):
                 yield f"trial {trial_id} has the attempts {numbers}"
-            for one, other in zip(rows, rows[1:], strict=False):
+            for one, other in pairwise(rows):
                 if one["ended_at"] is None:
                     yield f"attempt {one['id']} is open though {other['id']} began"
                 elif other["started_at"] < one["ended_at"]:
@@ -219,7 +219,7 @@ class _Case:
             )
         for trial_id, spans in worked.items():
             ordered = sorted(spans.items())
-            for (one, (_, ended)), (other, (began, _)) in zip(ordered, ordered[1:], strict=False):
+            for (one, (_, ended)), (other, (began, _)) in pairwise(ordered):
                 if began < ended:
                     yield (
                         f"workers trained attempt {other} of {trial_id} for {ended - began:.3f} s "

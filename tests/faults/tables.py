@@ -1,4 +1,4 @@
-"""The database as the oracle reads it: plain SQL through the database's own client, none of ours."""
+"""The database as the oracle reads it: plain SQL, through the database's own client."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def connected(url: str, database: str | None = None) -> psycopg.Connection[Row]:
     """A connection of our own to the PostgreSQL database of `url`, in autocommit."""
     parts = urlsplit(url)
     host = parse_qs(parts.query).get("host", [parts.hostname or ""])[0]
-    return psycopg.connect(
+    return psycopg.Connection[Row].connect(
         host=unquote(host),
         port=parts.port,
         user=parts.username or "postgres",
         dbname=database or parts.path.lstrip("/"),
         autocommit=True,
-        row_factory=dict_row,
+        row_factory=dict_row,  # type: ignore[arg-type]
         connect_timeout=10,
     )
 

@@ -27,7 +27,7 @@ FACTS = {"train_samples": 256, "train_sets": [256], "parameters": 30_000}
 
 
 def plan(context: Context) -> Iterator[Case]:
-    damages: dict[str, Callable[[Path], None]] = {
+    damages: dict[str, Callable[[Path], object]] = {
         "a file is cut short": _truncate,
         "a bit is flipped": _flip,
         "the manifest is missing": lambda at: (at / "manifest.json").unlink(),
@@ -86,7 +86,7 @@ def _driver(scene: Scene, sweep_id: str, name: str, **options: Any) -> Driver:
 
 
 def _damaged(
-    scene: Scene, *, context: Context, damage: Callable[[Path], None], every: bool
+    scene: Scene, *, context: Context, damage: Callable[[Path], object], every: bool
 ) -> None:
     """A driver dies in the middle of a trial; what it would go on from is damaged meanwhile."""
     sweep_id = _submit(scene, context)

@@ -67,9 +67,7 @@ def shift_clock(seconds: float) -> None:
         def utcnow(cls) -> datetime.datetime:  # type: ignore[override]
             return real.now(datetime.UTC).replace(tzinfo=None) + delta
 
-    for module in list(sys.modules.values()):
-        if module is not datetime and getattr(module, "datetime", None) is real:
-            if getattr(module, "__name__", "").split(".")[0] in ("orchestrator", "trainer", "tests"):
-                module.datetime = Shifted  # type: ignore[attr-defined]
-
-
+    for name, module in list(sys.modules.items()):
+        ours = name.split(".")[0] in ("orchestrator", "trainer", "tests")
+        if ours and getattr(module, "datetime", None) is real:
+            module.datetime = Shifted  # type: ignore[attr-defined]

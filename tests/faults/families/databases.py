@@ -158,9 +158,7 @@ def _restarts(scene: Scene) -> None:
 def _locked(scene: Scene) -> None:
     """Another program holds SQLite's write lock for most of a lease."""
     sweep_id = queued(scene)
-    driver = Driver(
-        scene.url, scene.folder, sweep_id, "driver-1", lease_seconds=10.0, pace=0.02
-    )
+    driver = Driver(scene.url, scene.folder, sweep_id, "driver-1", lease_seconds=10.0, pace=0.02)
     pid = scene.fork(driver.run, "driver-1")
     other = sqlite3.connect(scene.url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
     for _ in range(2):

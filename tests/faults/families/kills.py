@@ -28,14 +28,25 @@ TARGETS: dict[str, tuple[tuple[str, ...], str | None]] = {
 }
 """What to kill: words of its command line, and one that it must not have."""
 
+STOPPED = {"driver stopped": "driver", "rank stopped": "rank"}
+"""Stopped (SIGSTOP) for longer than a lease instead, and woken when work goes on without it."""
+
 EACH = 5
+EACH_STOP = 3
 QUICK = ("rank", "driver")
 RECOVERY_SECONDS = 150.0
 
 
 def results(context: Context) -> Iterator[Result]:
     for database in context.databases[:1] if context.quick else context.databases:
-        order = list(QUICK) if context.quick else [t for t in TARGETS for _ in range(EACH)]
+        order = (
+            list(QUICK)
+            if context.quick
+            else [
+                *(t for t in TARGETS for _ in range(EACH)),
+                *(t for t in STOPPED for _ in range(EACH_STOP)),
+            ]
+        )
         chance = random.Random(f"{context.seed}/{database}")
         chance.shuffle(order)
         counted: dict[str, int] = {}
@@ -55,7 +66,11 @@ def _on(
     home = context.home / f"kills-{database}-{int(time.time())}"
     home.mkdir(parents=True)
     url = context.stores.make(database, home)
-    document = tiny_sweep(context.home / "tiny", resources={"max_concurrent": 1})
+    document = tiny_sweep(
+        context.home / "tiny",
+        resources={"max_concurrent": 1},
+        search={"sampler": "random", "trials": 80, "seed": 3},
+    )
     with up(home, url) as server:
         for target, id in due:
             began = time.monotonic()
@@ -90,19 +105,26 @@ def _wait_for_progress(server: Server, seconds: float) -> None:
 
 
 def _kill(server: Server, target: str, chance: random.Random) -> dict[str, float | str]:
-    words, without = TARGETS[target]
+    words, without = TARGETS[STOPPED.get(target, target)]
     time.sleep(chance.uniform(0.0, 2.0))
     victims = wait_for(lambda: server.pids(*words, without=without), 60)
     victim = chance.choice(victims)
     what = command(victim)[:80]
-    os.kill(victim, signal.SIGKILL)
+    stopped = target in STOPPED
+    os.kill(victim, signal.SIGSTOP if stopped else signal.SIGKILL)
     at = time.monotonic()
+    if stopped:
+        time.sleep(4.0)
     before = server.points()
     # What was on its way when the process died may still arrive: two later sightings count.
     wait_for(lambda: server.points() > before, RECOVERY_SECONDS)
     time.sleep(0.5)
-    if target in ("driver", "raylet", "GCS", "rank", "trainable"):
+    if target not in ("API", "orchestrator"):
         _wait_for_progress(server, RECOVERY_SECONDS)
+    if stopped:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGCONT)
+        time.sleep(1.0)
     if target in ("API", "orchestrator"):
         wait_for(lambda: server.pids(*words, without=without), 60)
         wait_for(lambda: _answers(server), 60)

@@ -89,9 +89,7 @@ def _double_report(scene: Scene, removed: bool) -> None:
     """A report arrives twice."""
     if removed:
         _drop_keys(scene.url)
-    steps = tuple(
-        StepRecord(n, 10 * n, 100 * n, 1.0, 1.0, 1e-3, 0.01, 1, 10) for n in range(1, 4)
-    )
+    steps = tuple(StepRecord(n, 10 * n, 100 * n, 1.0, 1.0, 1e-3, 0.01, 1, 10) for n in range(1, 4))
 
     def twice() -> int:
         Hooks("driver", scene.folder / "driver.journal").install()

@@ -151,5 +151,3 @@ def _cancel(scene: Scene, count: int) -> None:
         "seconds a sweep": round((time.monotonic() - began) / count, 3),
     }
     scene.judge()
-
-

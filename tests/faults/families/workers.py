@@ -53,9 +53,7 @@ def _misbehave(scene: Scene, *, change: Change, ends: Callable[[Any], bool] | No
             return change(self, batch) if bad and batch.steps else batch
 
     sweep_id = queued(scene, scheduler={"name": "none", "rungs": [0.25, 0.5]})
-    driver = Driver(
-        scene.url, scene.folder, sweep_id, "driver-1", kind=Bad, lease_seconds=10.0
-    )
+    driver = Driver(scene.url, scene.folder, sweep_id, "driver-1", kind=Bad, lease_seconds=10.0)
     code = scene.wait(scene.fork(driver.run, "driver-1"), 50)
     scene.facts["the driver went on"] = code == 0
     scene.expect(code == 0, f"one bad worker ended the driver of all: exit code {code}")
@@ -69,9 +67,7 @@ def _misbehave(scene: Scene, *, change: Change, ends: Callable[[Any], bool] | No
     good = [t for t in trials if t is not bad and t.params["learning_rate"] < 0.5]
     scene.facts["it ended"] = f"{bad.state} ({bad.reason}) after {bad.attempt} attempts"
     scene.expect(bad.attempt <= 8, f"it was tried {bad.attempt} times")
-    scene.expect(
-        all(t.state is TrialState.COMPLETED for t in good), "it took other trials with it"
-    )
+    scene.expect(all(t.state is TrialState.COMPLETED for t in good), "it took other trials with it")
     if ends is not None:
         scene.expect(ends(bad), f"it is {bad.state} ({bad.reason})")
     # Steps that were left out are the worker's lie, not the store's.
