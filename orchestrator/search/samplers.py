@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -140,17 +140,14 @@ class TPEProposer:
         if sum(t.state.is_finished() and t.state.name != "FAIL" for t in past) < self._startup:
             return self._random.ask(number, history)
         tried = _tried(self._space, history)
-        forbidden: list[FrozenTrial] = []
-        for redraw in range(REDRAWS):
-            seed = rng(self._seed, "tpe", number, redraw).getrandbits(32)
-            params = self._suggest([*past, *forbidden], seed)
-            if not self._space.allows(params):
-                forbidden.append(_running(self._space, params))
-            elif self._space.key(params) not in tried:
+        for params in self._suggestions(past, number):
+            if self._space.allows(params) and self._space.key(params) not in tried:
                 return params
         return self._random.ask(number, history)
 
-    def _suggest(self, past: list[FrozenTrial], seed: int) -> dict[str, Any]:
+    def _suggestions(self, past: list[FrozenTrial], number: int) -> Iterator[dict[str, Any]]:
+        """Suggestions from the same past; those that weren't taken count as running, and so as
+        bad."""
         import optuna
 
         grouped = bool(self._space.rules.when)
@@ -158,25 +155,29 @@ class TPEProposer:
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                sampler = optuna.samplers.TPESampler(
-                    n_startup_trials=0,
-                    multivariate=True,
-                    group=grouped,
-                    constant_liar=True,
-                    seed=seed,
-                )
             study = optuna.create_study(
-                storage=optuna.storages.InMemoryStorage(), sampler=sampler, direction="minimize"
+                storage=optuna.storages.InMemoryStorage(), direction="minimize"
             )
             study.add_trials(past)
-            if grouped:
-                return self._space.suggest(study.ask())
-            trial = study.ask(fixed_distributions=self._space.distributions())
+            for redraw in range(REDRAWS):
+                seed = rng(self._seed, "tpe", number, redraw).getrandbits(32)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    study.sampler = optuna.samplers.TPESampler(
+                        n_startup_trials=0,
+                        multivariate=True,
+                        group=grouped,
+                        constant_liar=True,
+                        seed=seed,
+                    )
+                    if grouped:
+                        params = self._space.suggest(study.ask())
+                    else:
+                        trial = study.ask(fixed_distributions=self._space.distributions())
+                        params = self._space.from_optuna(trial.params)
+                yield params
         finally:
             optuna.logging.set_verbosity(verbosity)
-        return self._space.from_optuna(trial.params)
 
 
 def _teaches(told: Told) -> bool:
@@ -205,19 +206,6 @@ def _frozen_trials(space: SearchSpace, history: Sequence[Told]) -> list[FrozenTr
             )
         )
     return found
-
-
-def _running(space: SearchSpace, params: Mapping[str, Any]) -> FrozenTrial:
-    """A configuration that Optuna is to stay away from."""
-    from optuna.trial import TrialState as Optuna
-    from optuna.trial import create_trial
-
-    distributions, given = space.distributions(), space.to_optuna(params)
-    return create_trial(
-        state=Optuna.RUNNING,
-        params=given,
-        distributions={name: distributions[name] for name in given},
-    )
 
 
 def _lesson(told: Told) -> tuple[Any, float | None, dict[int, float]]:

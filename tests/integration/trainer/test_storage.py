@@ -16,7 +16,7 @@ import torch
 
 from tests.fixtures.s3_server import BUCKET, s3_server
 from trainer import checkpoint, storage
-from trainer.errors import CheckpointError
+from trainer.errors import TrainerError
 from trainer.storage import StoreError
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -209,7 +209,7 @@ def test_saving_over_a_checkpoint_that_is_there_never_mixes_the_two(
         raise StoreError("the network is down")
 
     monkeypatch.setattr(storage, "seal", unreachable)
-    with pytest.raises(CheckpointError, match="the network is down"):
+    with pytest.raises(TrainerError, match="the network is down"):
         save(tmp_path / "run", 3, bucket)
     assert not checkpoint.is_whole(path, into=tmp_path / "copies")
 
@@ -256,7 +256,7 @@ def test_a_store_that_is_away_is_an_error_and_no_empty_store(
 ) -> None:
     """Else a resumed trial would begin again from nothing."""
     monkeypatch.setattr(storage, "TRIES", 1)
-    with pytest.raises(StoreError, match=r"s3://no-such-bucket/x.*check the address"):
+    with pytest.raises(TrainerError, match=r"s3://no-such-bucket/x.*check the address"):
         save(tmp_path / "run", 1, "s3://no-such-bucket/x")
     save(tmp_path / "run", 1, bucket)
     monkeypatch.setattr(storage, "_open", _away)
@@ -269,7 +269,7 @@ def _away(_: str) -> tuple[Any, str]:
 
 
 def test_an_unknown_kind_of_store_says_what_to_install(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="pip install 'adlfs'"):
+    with pytest.raises(TrainerError, match="pip install 'adlfs'"):
         save(tmp_path / "run", 1, "abfs://container/x")
 
 
