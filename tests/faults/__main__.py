@@ -25,6 +25,8 @@ BOTH = ("sqlite", "postgres")
 def main() -> int:
     options = _parse()
     logging.disable(logging.WARNING)
+    if options.report_from:
+        return _report_from(options.report_from, options.seed)
     chosen = [f for f in FAMILIES if options.only in (None, f.name)]
     if options.quick:
         chosen = [f for f in chosen if not f.ray or options.only]
@@ -70,6 +72,15 @@ def main() -> int:
     return 1 if bad else 0
 
 
+def _report_from(folders: list[Path], seed: int) -> int:
+    """Write the page from what several runs have left."""
+    found = {r.id: r for folder in folders for r in report.read(folder / "results.jsonl")}
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    took = sum(r.seconds for r in found.values())
+    report.write(list(found.values()), FAMILIES, report.Run(seed, when, took))
+    return 0
+
+
 def _timed(family: Family, context: Context) -> Iterator[Result]:
     """The family's results, with a line of progress each few seconds and one a violation."""
     began = last = time.monotonic()
@@ -102,6 +113,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on where a run ended")
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     parser.add_argument("--report", action="store_true", help="write docs/reliability.md")
+    parser.add_argument(
+        "--report-from", type=Path, nargs="+", metavar="FOLDER", help="only write it, from these"
+    )
     return parser.parse_args()
 
 

@@ -99,8 +99,8 @@ def _page(results: Sequence[Result], families: Sequence[Family], run: Run) -> It
     yield ""
     yield (
         "Each case breaks a running winnow in one way. Then an oracle compares three witnesses "
-        "that know nothing of one another: what processes noted, on disk, when a commit had returned; "
-        "when workers trained, by their own clock; and the database, read with plain SQL."
+        "that know nothing of one another: what processes noted, on disk, when a commit had "
+        "returned; when workers trained, by their own clock; and the database, read with plain SQL."
     )
     yield ""
     yield "| what is done | SQLite | PostgreSQL | violations |"
@@ -125,7 +125,8 @@ def _page(results: Sequence[Result], families: Sequence[Family], run: Run) -> It
     yield ""
     yield (
         "That the oracle sees a broken promise is tested too: with the epoch guard, the unique "
-        "keys or the event of a move taken out of winnow, it reports `fencing`, `points` or `moves`."
+        "keys or the event of a move taken out of winnow, it reports `fencing`, "
+        "`points` or `moves`."
     )
     yield ""
     yield from _violations(bad)
