@@ -13,6 +13,7 @@ from tests.faults.families import (
     oracle_check,
     orchestrators,
     races,
+    ray_workers,
     stops,
     workers,
 )
@@ -82,6 +83,13 @@ FAMILIES: tuple[Family, ...] = (
         "A whole server on a real Ray trains tiny models; one of its processes is killed at a "
         "random time: API, orchestrator, driver, trainable, rank, raylet, GCS. Work goes on.",
         kills.results,
+        ray=True,
+    ),
+    Family(
+        "workers on Ray",
+        "Real workers hang, exit with 0 and no result, run out of memory, write 100 MB to their "
+        "log, report NaN or steps that go back. Each ends with its reason; the others train.",
+        ray_workers.results,
         ray=True,
     ),
 )

@@ -74,7 +74,9 @@ def _stale_driver(scene: Scene, removed: bool) -> None:
     pid = scene.fork(stale, "stale")
     os.waitpid(pid, os.WUNTRACED)
     free(scene.url, sweep_id)
-    successor = Driver(scene.url, scene.folder, sweep_id, "successor", pace=0.02)
+    successor = Driver(
+        scene.url, scene.folder, sweep_id, "successor", pace=0.02, lease_seconds=60.0
+    )
     other = scene.fork(successor.run, "successor")
     journal = scene.folder / "successor.journal"
     while not journal.exists() or journal.read_text().count("\n") < 4:

@@ -114,7 +114,9 @@ def _cancel(scene: Scene, count: int) -> None:
     def drive_all() -> int:
         Hooks("driver", scene.folder / "driver.journal").install()
         for sweep_id in ids:
-            code = Driver(scene.url, scene.folder, sweep_id, hooked=True, slots=1).run()
+            driver = Driver(scene.url, scene.folder, sweep_id, hooked=True, slots=1)
+            driver.lease_seconds = 30.0
+            code = driver.run()
             if code:
                 return code
         return 0

@@ -62,7 +62,7 @@ def _stop(scene: Scene, *, point: str, count: int) -> None:
         time.sleep(0.02)
     epoch = store.claimable()[0].epoch
     store.close()
-    second = Driver(scene.url, scene.folder, sweep_id, "driver-2", pace=0.01)
+    second = Driver(scene.url, scene.folder, sweep_id, "driver-2", pace=0.01, lease_seconds=60.0)
     successor = scene.fork(second.run, "driver-2")
     # Wake it at any moment of its successor's life.
     time.sleep(scene.random.uniform(0.0, 0.6))

@@ -31,9 +31,16 @@ def _trainer(module: ModuleType) -> None:
     watch(module)
 
 
+def _tune(module: ModuleType) -> None:
+    """A worker hangs after half an hour; a test can't wait for that."""
+    if seconds := os.environ.get("WINNOW_FAULTS_HANG"):
+        module.run.__kwdefaults__["hang_seconds"] = float(seconds)
+
+
 _THEN: dict[str, Callable[[ModuleType], None]] = {
     "orchestrator.store.store": _store,
     "trainer.loop": _trainer,
+    "orchestrator.raytune.tune_run": _tune,
 }
 
 
