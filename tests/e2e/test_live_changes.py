@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.e2e.live_sweep import LiveSweep
 from tests.e2e.server import Server
@@ -161,11 +161,12 @@ def test_what_is_refused_is_said_and_nothing_is_shown_as_asked(server: Server, p
     trial = sweep.start(1)
     page.goto(server.page(sweep.path))
     expect(row(page, 1)).to_contain_text("Running")
-    # The trial ends, and the page has not heard of it when its reader asks for a pause.
-    page.context.set_offline(True)
-    sweep.end(trial, TrialState.CANCELED, "user", "Stopped.")
-    page.route("**/stream", lambda route: route.abort())
-    page.context.set_offline(False)
+
+    def trial_ends_first(request: Route) -> None:
+        sweep.end(trial, TrialState.CANCELED, "user", "Stopped.")
+        request.continue_()
+
+    page.route("**/v1/trials/*:pause", trial_ends_first)
     page.get_by_role("button", name="Pause trial 1").click()
     refusal = page.get_by_role("alert").filter(has_text="has ended: it is CANCELED")
     expect(refusal).to_be_visible()
