@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ BOTH = ("sqlite", "postgres")
 
 def main() -> int:
     options = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and clean up
     logging.disable(logging.WARNING)
     if options.report_from:
         return _report_from(options.report_from, options.seed)

@@ -69,6 +69,7 @@ def up(home: Path, url: str, *, cpus: int = 2, **environment: str) -> Iterator[S
         "WINNOW_CHECKPOINT_SECONDS": "1",
         "WINNOW_RECONCILE_SECONDS": "0.2",
         "WINNOW_FAULTS": str(home),
+        "WINNOW_FAULTS_PAUSE": "0.5",
         "PYTHONPATH": f"{ROOT / 'tests' / 'faults' / 'site'}{os.pathsep}{ROOT}",
         **environment,
     }

@@ -36,11 +36,13 @@ LOG_BYTES = 100_000_000
 def watch(loop: ModuleType) -> None:
     """Patch `trainer.loop.Run`."""
     notes = Journal(Path(os.environ["WINNOW_FAULTS"]) / "workers.jsonl")
+    pause = float(os.environ.get("WINNOW_FAULTS_PAUSE", "0"))
     advance = loop.Run.advance
 
     @functools.wraps(advance)
     def noted(self: Any, *args: Any, **kwargs: Any) -> Batch:
         began = time.monotonic()
+        time.sleep(pause)  # most of a small machine is for those who recover
         batch = _misbehave(self, advance(self, *args, **kwargs))
         folder = Path(self.config.output_dir)
         with contextlib.suppress(IndexError, ValueError):

@@ -39,16 +39,8 @@ RECOVERY_SECONDS = 150.0
 
 def results(context: Context) -> Iterator[Result]:
     for database in context.databases[:1] if context.quick else context.databases:
-        order = (
-            list(QUICK)
-            if context.quick
-            else [
-                *(t for t in TARGETS for _ in range(EACH)),
-                *(t for t in STOPPED for _ in range(EACH_STOP)),
-            ]
-        )
         chance = random.Random(f"{context.seed}/{database}")
-        chance.shuffle(order)
+        order = list(QUICK) if context.quick else _order(chance)
         counted: dict[str, int] = {}
         due: list[tuple[str, str]] = []
         for target in order:
@@ -58,6 +50,15 @@ def results(context: Context) -> Iterator[Result]:
                 due.append((target, id))
         if due:
             yield from _on(context, database, due, chance)
+
+
+def _order(chance: random.Random) -> list[str]:
+    """Every target in each round, so that a run which is cut short has had them all."""
+    order: list[str] = []
+    for number in range(EACH):
+        targets = [*TARGETS, *(STOPPED if number < EACH_STOP else ())]
+        order += chance.sample(targets, len(targets))
+    return order
 
 
 def _on(
