@@ -184,6 +184,7 @@ def die_with_parent() -> None:
 
 def _child(case: Case, databases: Databases, folder: Path, seed: int) -> NoReturn:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -227,7 +228,8 @@ def _child(case: Case, databases: Databases, folder: Path, seed: int) -> NoRetur
 def _run_and_exit(work: Callable[[], int | None]) -> NoReturn:
     code = 70
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for number in (signal.SIGALRM, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         code = work() or 0
     except BaseException:
         traceback.print_exc()
