@@ -14,8 +14,12 @@ import time
 
 from orchestrator.placement import Node
 
-STALE_SECONDS = 30.0
-RESTART_SECONDS = 5.0
+COMMAND = [sys.executable, "-m", "orchestrator.raytune.cluster"]
+STALE_SECONDS = 10.0
+"""It says something every two seconds. After this long in silence nothing is known."""
+START_SECONDS = 60.0
+"""How long it may take to its first line, before it is started anew."""
+RESTART_SECONDS = 2.0
 
 
 class ClusterWatch:
@@ -24,7 +28,8 @@ class ClusterWatch:
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
         self._nodes: list[Node] = []
-        self._heard = 0.0
+        self._heard = self._begun = 0.0
+        """When it last said something, and when it was last started."""
         self._process: subprocess.Popen[str] | None = None
         self._closed = threading.Event()
         threading.Thread(target=self._listen, name="cluster", daemon=True).start()
@@ -39,27 +44,42 @@ class ClusterWatch:
 
     @property
     def _fresh(self) -> bool:
-        return time.monotonic() - self._heard < STALE_SECONDS
+        silent = time.monotonic() - max(self._heard, self._begun)
+        if self._heard > self._begun and silent < STALE_SECONDS:
+            return True
+        # Ray's client hangs for a minute when its cluster goes away; the cluster may be back.
+        if silent > (STALE_SECONDS if self._heard > self._begun else START_SECONDS):
+            self._kill()
+        return False
 
-    def close(self) -> None:
-        self._closed.set()
+    def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
 
+    def close(self) -> None:
+        self._closed.set()
+        self._kill()
+
     def _listen(self) -> None:
         while not self._closed.is_set():
+            self._begun = time.monotonic()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.raytune.cluster"],
+                COMMAND,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,
             )
             assert self._process.stdout is not None
-            for line in self._process.stdout:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    told = json.loads(line)
-                    self._nodes = [Node(**node) for node in told["nodes"]]
-                    self._last = told["total"]
-                    self._heard = time.monotonic()
+            with self._process.stdout as lines:
+                for line in lines:
+                    self._hear(line)
+            self._begun = time.monotonic()  # what it said is over
             self._process.wait()
             self._closed.wait(RESTART_SECONDS)
+
+    def _hear(self, line: str) -> None:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            told = json.loads(line)
+            self._nodes = [Node(**node) for node in told["nodes"]]
+            self._last = told["total"]
+            self._heard = time.monotonic()

@@ -29,6 +29,8 @@ EXIT_NO_LEASE = 3
 """A driver's exit code: somebody else drives the sweep, or it has ended."""
 EXIT_LEASE_LOST = 4
 """Another: its lease passed on, or could not be renewed."""
+EXIT_NO_CLUSTER = 5
+"""Another: Ray could not be reached, or went away."""
 
 
 _DRIVE = (sys.executable, "-m", "orchestrator", "drive")

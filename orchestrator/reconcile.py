@@ -21,6 +21,7 @@ from orchestrator.formers import Formers
 from orchestrator.grants import Grant, Grants
 from orchestrator.launch import (
     EXIT_LEASE_LOST,
+    EXIT_NO_CLUSTER,
     EXIT_NO_LEASE,
     Holder,
     Launcher,
@@ -36,7 +37,9 @@ log = logging.getLogger(__name__)
 
 MAX_CRASHES = 5
 """Crashes of a sweep's driver in a row, with no sample trained between, before it has failed."""
-NO_CRASH = (0, EXIT_NO_LEASE, EXIT_LEASE_LOST)
+NO_CRASH = (0, EXIT_NO_LEASE, EXIT_LEASE_LOST, EXIT_NO_CLUSTER)
+CLUSTER_SECONDS = 3.0
+"""After a driver found no cluster, how long until the next is started."""
 STUCK_SECONDS = 60.0
 """How long a driver of ours may live without its sweep's lease."""
 MAX_HOLD_BACK = 30.0
@@ -168,7 +171,11 @@ class Orchestrator:
             if code in NO_CRASH:
                 if code == 0:
                     self._crashes.pop(sweep_id, None)
-                self._not_before.pop(sweep_id, None)
+                pause = CLUSTER_SECONDS if code == EXIT_NO_CLUSTER else 0.0
+                self._not_before[sweep_id] = time.monotonic() + pause
+                continue
+            if not self._cluster.nodes():
+                log.warning("the driver of sweep %s ended, and so did the cluster", sweep_id)
                 continue
             log.warning("the driver of sweep %s ended with exit code %s", sweep_id, code)
             trained = self._store.get_sweep(sweep_id).summary.samples_trained

@@ -120,7 +120,7 @@ class Office:
 
 @pytest.fixture
 def settings(migrated_url: str, tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, database_url=migrated_url, lease_seconds=2.0)
+    return Settings(home=tmp_path, database_url=migrated_url, lease_seconds=6.0)
 
 
 @pytest.fixture
