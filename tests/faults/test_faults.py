@@ -13,7 +13,7 @@ from tests.faults.families import FAMILIES
 from tests.faults.isolate import Result
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
 QUICK = [family.name for family in FAMILIES if not family.ray]
 
@@ -28,7 +28,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=280,
+        timeout=580,
     )
     print(done.stdout)
     found: dict[str, list[Result]] = {name: [] for name in QUICK}

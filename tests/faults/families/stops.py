@@ -16,7 +16,15 @@ from orchestrator.store import Store
 from tests.faults.context import Context
 from tests.faults.hooks import Fate
 from tests.faults.isolate import Case, Scene
-from tests.faults.simulated import LEASE_LOST, Driver, busy_spec, has_ended, retrying
+from tests.faults.simulated import (
+    LEASE_LOST,
+    Driver,
+    busy_spec,
+    drive_to_the_end,
+    free,
+    has_ended,
+    retrying,
+)
 from tests.fixtures.studies import FACTS
 
 POINTS = (
@@ -53,6 +61,8 @@ def _stop(scene: Scene, *, point: str, count: int) -> None:
     if not os.WIFSTOPPED(status):
         scene.children.pop(pid)
         scene.facts["stopped"] = False
+        free(scene.url, sweep_id)
+        drive_to_the_end(scene, sweep_id)
         scene.judge()
         return
     scene.facts["stopped"] = True
@@ -69,6 +79,9 @@ def _stop(scene: Scene, *, point: str, count: int) -> None:
     os.kill(pid, signal.SIGCONT)
     code = scene.wait(pid)
     took_over = scene.wait(successor) == 0
+    if not has_ended(scene.url, sweep_id):
+        free(scene.url, sweep_id)
+        drive_to_the_end(scene, sweep_id)
     store = Store(scene.url)
     later = store.live_drivers(), store.sweep_rows(sweep_id)
     store.close()
