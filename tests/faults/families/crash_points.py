@@ -71,11 +71,12 @@ def _crash(scene: Scene, *, point: str, count: int, which: str) -> None:
         "driver-1",
         wishes=WISHES,
         fate=Fate(point, at),
+        lease_seconds=10.0,
     )
     code = scene.wait(scene.fork(driver.run, driver.name))
     if code not in (0, -9):
         scene.expect(False, f"the driver ended with {code}")
     scene.facts["killed"] = code == -9
     free(scene.url, sweep_id)
-    drive_to_the_end(scene, sweep_id, wishes=WISHES)
+    drive_to_the_end(scene, sweep_id, wishes=WISHES, lease_seconds=10.0)
     scene.judge()
