@@ -17,6 +17,7 @@ from typing import Any
 from tests.faults.oracle import Evidence, Violation, judge
 from tests.faults.tables import opened
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
+from winnow.cli.processes import free_ports
 from winnow.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,10 @@ def up(home: Path, url: str, *, cpus: int = 2, **environment: str) -> Iterator[S
     }
     with (home / "up.log").open("ab") as log:
         process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("winnow")), "up", "--cpus", str(cpus)],
+            [
+                *(str(Path(sys.executable).with_name("winnow")), "up", "--cpus", str(cpus)),
+                *("--port", str(free_ports(1)[0])),  # another server may start just now
+            ],
             env=env,
             stdout=log,
             stderr=subprocess.STDOUT,
