@@ -133,7 +133,8 @@ def share_lines(sweep: Sweep) -> RenderableType | None:
         ]
         grid.add_row(Text("Share", "bold"), Text(", ".join(part for part in share if part)))
         if sweep.why_pending:
-            grid.add_row(Text("Waits", "bold"), Text(sweep.why_pending))
+            label = "Why no more" if sweep.slots else "Waits"
+            grid.add_row(Text(label, "bold"), Text(sweep.why_pending))
     for i, spent in enumerate(limited):
         assert spent.limit is not None
         used = duration(spent.used * 3600) if spent.what == "hours" else number(spent.used)
