@@ -1,4 +1,5 @@
-"""The quick set: every family that needs no Ray, in one process that forks a case at a time."""
+"""The quick set: every family that needs no Ray, in one process that forks a case at a time, and
+two kills on a real one (`tests/integration/test_recovery.py` has more)."""
 
 from __future__ import annotations
 
@@ -13,16 +14,52 @@ from tests.faults.families import FAMILIES
 from tests.faults.isolate import Result
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 QUICK = [family.name for family in FAMILIES if not family.ray]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]:
-    folder = tmp_path_factory.mktemp("faults")
+    found: dict[str, list[Result]] = {name: [] for name in QUICK}
+    for result in quick(tmp_path_factory.mktemp("faults")):
+        found[result.id.split("/")[0]].append(result)
+    return found
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("family", QUICK)
+def test_winnow_keeps_its_promises_whatever_is_done_to_it(
+    family: str, results: dict[str, list[Result]]
+) -> None:
+    assert results[family]
+    assert violations(results[family]) == {}
+
+
+@pytest.mark.postgres
+def test_at_least_forty_crash_points_are_tried(results: dict[str, list[Result]]) -> None:
+    points = {r.id.split(",")[0] for r in results["crash points"] if r.id.endswith("sqlite")}
+    assert len(points) >= 40
+
+
+@pytest.mark.ray
+@pytest.mark.deepspeed
+def test_a_server_goes_on_when_a_rank_is_killed_and_when_its_driver_is_stopped(
+    tmp_path: Path,
+) -> None:
+    found = quick(tmp_path, "--only", "kill -9", "--database", "sqlite")
+    assert {r.id for r in found} == {
+        "kill -9/rank 1/sqlite",
+        "kill -9/driver stopped 1/sqlite",
+        "kill -9/the end/sqlite",
+    }
+    assert violations(found) == {}
+
+
+def quick(folder: Path, *options: str) -> list[Result]:
+    """Results of the quick set, or of a part of it."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "--quick", "--resume", str(folder)],
+        [sys.executable, "-m", "tests.faults", "--quick", "--resume", str(folder), *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,20 +68,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Result]]
         timeout=580,
     )
     print(done.stdout)
-    found: dict[str, list[Result]] = {name: [] for name in QUICK}
-    for result in report.read(folder / "results.jsonl"):
-        found[result.id.split("/")[0]].append(result)
-    return found
+    return report.read(folder / "results.jsonl")
 
 
-@pytest.mark.parametrize("family", QUICK)
-def test_winnow_keeps_its_promises_whatever_is_done_to_it(
-    family: str, results: dict[str, list[Result]]
-) -> None:
-    assert results[family]
-    assert [(r.id, r.violations) for r in results[family] if r.violations] == []
-
-
-def test_at_least_forty_crash_points_are_tried(results: dict[str, list[Result]]) -> None:
-    points = {r.id.split(",")[0] for r in results["crash points"] if r.id.endswith("sqlite")}
-    assert len(points) >= 40
+def violations(results: list[Result]) -> dict[str, tuple[str, ...]]:
+    return {r.id: r.violations for r in results if r.violations}

@@ -33,7 +33,7 @@ STOPPED = {"driver stopped": "driver", "rank stopped": "rank"}
 
 EACH = 5
 EACH_STOP = 3
-QUICK = ("rank", "driver")
+QUICK = ("rank", "driver stopped")
 RECOVERY_SECONDS = 150.0
 
 
