@@ -99,7 +99,7 @@ def rate_ours(folder: Path, trials: int) -> dict[str, Any]:
     tune_run.TrialShell = Nothing  # type: ignore[misc,assignment]
     store = new_store(folder)
     ray.init(num_cpus=SLOTS, include_dashboard=False, logging_level=logging.ERROR)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _cpu()
     sweep_id = submit(store, trials, samples=10)
     lease = store.acquire_lease(sweep_id, "the benchmark", 3600)
     assert lease is not None
@@ -107,13 +107,13 @@ def rate_ours(folder: Path, trials: int) -> dict[str, Any]:
     conductor = StudyConductor(study, SLOTS, threading.Event())
     tune_run.run(conductor, GroupShape(ranks=1, cpus_per_rank=1, gpus_per_rank=0))
     conductor.close()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, _cpu() - cpu
     done = store.get_sweep(sweep_id)
     completed = done.summary.by_state.get("COMPLETED", 0)
     if completed != trials:
         raise RuntimeError(f"{completed} of {trials} trials completed: {done.summary.by_state}")
     ray.shutdown()
-    return {"rate": trials / seconds, "seconds": seconds, "trials": trials, "slots": SLOTS}
+    return _rate(trials, seconds, cpu)
 
 
 def rate_peer(folder: Path, trials: int) -> dict[str, Any]:
@@ -153,13 +153,24 @@ def rate_peer(folder: Path, trials: int) -> dict[str, Any]:
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _cpu()
     results = tuner.fit()
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, _cpu() - cpu
     if len(results) != trials or results.num_errors:
         raise RuntimeError(f"{len(results)} of {trials} trials, {results.num_errors} errors")
     ray.shutdown()
-    return {"rate": trials / seconds, "seconds": seconds, "trials": trials, "slots": SLOTS}
+    return _rate(trials, seconds, cpu)
+
+
+def _rate(trials: int, seconds: float, cpu: float) -> dict[str, Any]:
+    """`cpu_ms_per_trial`: of the driver's process; a busy machine doesn't change it much."""
+    return {
+        "rate": trials / seconds,
+        "seconds": seconds,
+        "trials": trials,
+        "slots": SLOTS,
+        "cpu_ms_per_trial": cpu / trials * 1000,
+    }
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -171,7 +182,7 @@ def weights(folder: Path, seconds: int) -> dict[str, Any]:
     from orchestrator.reconcile import Orchestrator
     from orchestrator.settings import Settings
 
-    slots, quantum = 8, 2.0
+    slots, quantum = 8, 3.0
     store = new_store(folder)
     wanted = {
         submit(store, 10_000, samples=10_000_000, sharing={"weight": 1.0 + n % 4}): 1.0 + n % 4

@@ -54,7 +54,7 @@ def settings(
         "WINNOW_LAUNCHER": request.param,
         "WINNOW_RAY_ADDRESS": head.address,
         "WINNOW_RAY_JOBS_ADDRESS": head.dashboard,
-        "WINNOW_LEASE_SECONDS": "20",
+        "WINNOW_LEASE_SECONDS": "60",
         "WINNOW_CHECKPOINT_SECONDS": "600",
         "HF_TOKEN": SECRET,
         "OMP_NUM_THREADS": "1",
