@@ -79,7 +79,7 @@ def _report_from(folders: list[Path], seed: int) -> int:
     found = {r.id: r for folder in folders for r in report.read(folder / "results.jsonl")}
     when = datetime.now(UTC).isoformat(timespec="seconds")
     took = sum(r.seconds for r in found.values())
-    report.write(list(found.values()), FAMILIES, report.Run(seed, when, took))
+    report.write(list(found.values()), FAMILIES, report.Run(seed, when, took, len(folders)))
     return 0
 
 

@@ -46,6 +46,8 @@ class Run:
     seed: int
     when: str
     seconds: float
+    runs: int = 1
+    """Runs that the results are put together from."""
 
 
 def read(path: Path) -> list[Result]:
@@ -68,6 +70,7 @@ def write(results: Sequence[Result], families: Sequence[Family], run: Run) -> No
         "seed": run.seed,
         "measured": run.when,
         "seconds": round(run.seconds, 1),
+        "runs": run.runs,
         "cases": len(results),
         "violations": sum(len(r.violations) for r in results),
         "machine": {
@@ -96,6 +99,11 @@ def _page(results: Sequence[Result], families: Sequence[Family], run: Run) -> It
         "This page is written by `make faults`; the results behind it are in "
         "[`benchmarks/results/reliability.json`](../benchmarks/results/reliability.json)."
     )
+    if run.runs > 1:
+        yield (
+            f"It is put together from {run.runs} runs that were resumed; each case counts with its "
+            "last result."
+        )
     yield ""
     yield (
         "Each case breaks a running winnow in one way. Then an oracle compares three witnesses "
