@@ -192,7 +192,7 @@ def _of_the_whole(document: Mapping[str, Any]) -> list[FieldError]:
     spec, errors = parse_spec(dict(document))
     if spec is None:
         return errors
-    return [FieldError(pointer=p, message=m) for p, m in validate_space(spec)]
+    return [FieldError(pointer=p, message=m) for p, m in validate_space(spec, changed=True)]
 
 
 def _moved(error: FieldError, at: str, given: Configuration) -> FieldError:

@@ -128,8 +128,10 @@ def any_params(sweep: SweepSpec | Space) -> dict[str, Any]:
     return dict(found or {})
 
 
-def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
+def validate_space(spec: SweepSpec, *, changed: bool = False) -> list[tuple[str, str]]:
     """What is wrong with the values in `space`, as (JSON pointer, message) pairs.
+
+    `changed`: the space is what is left of a sweep's; there a condition may never hold any more.
 
     Each listed value and each end of each range is tried in a configuration whose other parameters
     are known to be good, so that one bad value is reported once and by its own pointer. Then those
@@ -143,6 +145,8 @@ def validate_space(spec: SweepSpec) -> list[tuple[str, str]]:
             message = field_problem(name, value)
             if message:
                 problems.append((pointer, message))
+    if not problems and not changed:
+        problems = spec.rules.idle()
     if problems:
         return problems
     for params in _worth_trying(spec, values):

@@ -10,6 +10,7 @@ enough, and tried at random otherwise.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -28,6 +29,14 @@ _LOOKED_AT_LEAST = 200
 """Configurations that are tried in any case, so that one that can't be computed shows."""
 _MOVES = 200
 """Steps from a configuration that is known to be allowed, where drawing finds none."""
+
+TEXTS: Mapping[str, tuple[str, ...]] = {
+    "schedule": ("constant", "linear", "cosine"),
+    "optimizer": ("adamw", "adam", "nadam", "radam", "rmsprop", "sgd", "lion", "adamw_8bit"),
+    "batching": ("exact", "paper"),
+    "strategy": ("stacked", "phased", "difficulty"),
+}
+"""What parameters that are texts can be."""
 
 Chosen = dict[str, Scalar]
 
@@ -119,20 +128,26 @@ class Rules:
 
     @cached_property
     def tangled(self) -> tuple[str, ...]:
-        """Parameters that conditions or constraints are about, in `order`; the others are free."""
-        named: set[str] = set(self.when)
+        """Parameters that conditions or constraints are about, in `order`."""
+        named = {name for name in self.when if is_countable(self.domains[name])}
         for expression in (*self.when.values(), *self.constraints):
             named |= expression.names
         return tuple(name for name in self.order if name in named)
 
     @cached_property
     def free(self) -> tuple[str, ...]:
-        return tuple(name for name in self.domains if name not in self.tangled)
+        """The others, but for `dependent` ones."""
+        return tuple(n for n in self.domains if n not in self.tangled and n not in self.when)
+
+    @cached_property
+    def dependent(self) -> tuple[str, ...]:
+        """Continuous parameters with a condition, on which nothing depends."""
+        return tuple(n for n in self.domains if n not in self.tangled and n in self.when)
 
     @cached_property
     def combinations(self) -> tuple[Chosen, ...] | None:
-        """Every allowed combination of the tangled parameters, inactive ones absent, once each;
-        None if they can't be counted, or are too many."""
+        """Every allowed combination of the tangled parameters, inactive ones absent, once each,
+        without the others; None if they can't be counted, or are too many."""
         if not all(is_countable(self.domains[name]) for name in self.tangled):
             return None
         found: list[Chosen] = []
@@ -152,12 +167,9 @@ class Rules:
         """How many distinct configurations there are; None if they can't be counted."""
         if self.combinations is None:
             return None
-        total = len(self.combinations)
-        for name in self.free:
-            if not is_countable(self.domains[name]):
-                return None
-            total *= domains.count(self.domains[name])
-        return total
+        if not self.countable:
+            return None
+        return len(self.combinations) * math.prod(domains.count(self.domains[n]) for n in self.free)
 
     def at(self, index: int) -> Chosen:
         """Configuration `index`, 0 ≤ index < size. Raises IndexError."""
@@ -183,39 +195,53 @@ class Rules:
         if self.combinations is not None:
             if not self.combinations:
                 return None
-            chosen = dict(rng.choice(self.combinations))
-            chosen |= {name: domains.draw(self.domains[name], rng) for name in self.free}
-            return self._in_order(chosen)
+            return self._completed(rng.choice(self.combinations), self._any_values(rng))
         return self._wander(rng)
 
     @cached_property
-    def problems(self) -> tuple[tuple[str, str], ...]:
-        """(field, message) for each condition that never holds, and for constraints that no
-        configuration meets or that can't be computed. Fields are `space.<name>.when` and
-        `constraints`."""
+    def problem(self) -> tuple[str, str] | None:
+        """(field, message) if no configuration meets the constraints, or one can't be computed.
+        The field is `space.<name>.when` or `constraints`."""
         if self.plain:
-            return ()
+            return None
         broken = self._uncomputable()
         if broken is not None:
-            return (broken,)
+            return broken
         if self.combinations is not None:
-            seen = {name for chosen in self.combinations for name in chosen}
             possible, tried = bool(self.combinations), "no combination of values"
         else:
-            seen, possible = self._seen_at_random()
-            tried = f"no configuration of {TRIED:,} tried"
-        if not possible:
-            return (("constraints", f"{tried} satisfies {self._to_blame()}"),)
-        return tuple(
+            possible, tried = self.witness() is not None, f"no configuration of {TRIED:,} tried"
+        return None if possible else ("constraints", f"{tried} satisfies {self._to_blame()}")
+
+    def idle(self) -> list[tuple[str, str]]:
+        """(JSON pointer, message) for each condition that never holds, and each constraint that is
+        about nothing that varies: mistakes in a new sweep, but not where its space was narrowed."""
+        found = [
             (
-                f"space.{name}.when",
-                f"'{condition.text}' never holds: {tried} satisfies it"
-                f"{' and the constraints' if self.constraints else ''}; change it, or leave "
-                f"{name} out of the space",
+                f"/constraints/{i}",
+                f"'{constraint.text}' names nothing that varies, so it is always the same; leave "
+                "it out, or vary one of its parameters",
             )
-            for name, condition in self.when.items()
-            if name not in seen
-        )
+            for i, constraint in enumerate(self.constraints)
+            if not constraint.names & self.domains.keys()
+        ]
+        tried = f"no configuration of {TRIED:,} tried"
+        if self.combinations is not None:
+            tried = "no combination of values"
+        seen: set[str] = set()
+        for chosen in self.examples():
+            seen |= chosen.keys()
+            if seen.issuperset(self.when):
+                break
+        for name, condition in self.when.items():
+            if name not in seen:
+                others = " and the constraints" if self.constraints else ""
+                message = (
+                    f"'{condition.text}' never holds: {tried} satisfies it{others}; change it, or "
+                    f"leave {name} out of the space"
+                )
+                found.append((f"/space/{name}/when", message))
+        return found
 
     def witness(self, wanted: str | None = None) -> Chosen | None:
         """Some allowed configuration, one in which `wanted` is active; None if none was found."""
@@ -225,9 +251,9 @@ class Rules:
         """Allowed configurations: every combination of the tangled parameters where they can be
         counted, else those that were found among `TRIED`."""
         if self.combinations is not None:
-            first = {name: _first(self.domains[name]) for name in self.free}
+            first = {name: _first(domain) for name, domain in self.domains.items()}
             for combination in self.combinations:
-                yield self._in_order({**combination, **first})
+                yield self._completed(combination, first)
             return
         for chosen in self._samples():
             if self.broken(chosen) is None:
@@ -246,33 +272,23 @@ class Rules:
                         f"{field}: '{expression.text}' names {name}, which is no parameter"
                         f"{suggestion(name, known) or '; there are ' + ', '.join(known)}"
                     )
-            if not expression.names & self.domains.keys():
-                raise ValueError(
-                    f"{field}: '{expression.text}' names nothing that varies, so it is always the "
-                    "same; leave it out, or vary one of its parameters"
-                )
             for name, text, position in expression.compared():
                 values = self._texts(name)
-                if values is not None and text not in values:
+                if text not in values:
                     raise ValueError(
                         f"{field}: '{expression.text}', position {position + 1}: {name} is never "
                         f"'{text}'{suggestion(text, sorted(values))}; it is one of "
                         f"{', '.join(sorted(values)) or 'no texts'}"
                     )
 
-    def _texts(self, name: str) -> set[str] | None:
-        """The texts that a parameter can be; None if that isn't known."""
+    def _texts(self, name: str) -> set[str]:
+        """The texts that a parameter can be, in this space or another."""
         domain = self.domains.get(name)
-        always = domain is not None and domain.when is None
-        values: list[Scalar] = []
-        if name in self.in_force and not always:
-            values.append(self.in_force[name])
+        values: list[Scalar] = [*TEXTS.get(name, ()), self.in_force.get(name)]
         if isinstance(domain, Choice):
             values += domain.choice
         elif isinstance(domain, Fixed):
             values.append(domain.fixed)
-        elif domain is None and not values:
-            return None
         return {value for value in values if isinstance(value, str)}
 
     def _ordered(self) -> tuple[str, ...]:
@@ -301,7 +317,11 @@ class Rules:
         place = {name: i for i, name in enumerate(self.tangled)}
         due: list[list[Expression]] = [[] for _ in self.tangled]
         for constraint in self.constraints:
-            due[max(place[name] for name in constraint.names if name in place)].append(constraint)
+            decided = [place[name] for name in constraint.names if name in place]
+            if decided:
+                due[max(decided)].append(constraint)
+            elif not self._meets([constraint], {}):
+                return
         looked_at = 0
 
         def below(depth: int, chosen: Chosen) -> Iterator[Chosen | None]:
@@ -344,18 +364,6 @@ class Rules:
         rng = random.Random(0)
         for _ in range(TRIED):
             yield self.active(self._any_values(rng))
-
-    def _seen_at_random(self) -> tuple[set[str], bool]:
-        """Parameters that were active in some allowed configuration, and whether there was one."""
-        seen: set[str] = set()
-        possible = False
-        for chosen in self._samples():
-            if self.broken(chosen) is None:
-                possible = True
-                seen |= chosen.keys()
-                if seen.issuperset(self.when):
-                    break
-        return seen, possible
 
     def _uncomputable(self) -> tuple[str, str] | None:
         """The first expression that can't be computed for some configuration."""
@@ -407,6 +415,12 @@ class Rules:
             if self.broken(self.active(moved)) is None:
                 values = moved
         return self.active(values)
+
+    def _completed(self, combination: Chosen, values: Chosen) -> Chosen:
+        """A combination of the tangled parameters with `values` for the others."""
+        chosen = {**combination, **{name: values[name] for name in self.free}}
+        chosen |= {n: values[n] for n in self.dependent if self.is_active(n, combination)}
+        return self._in_order(chosen)
 
     def _in_order(self, chosen: Mapping[str, Scalar]) -> Chosen:
         return {name: chosen[name] for name in self.domains if name in chosen}

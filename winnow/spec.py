@@ -377,8 +377,8 @@ class SweepSpec(Strict):
 
     @model_validator(mode="after")
     def _conditions_can_hold(self) -> SweepSpec:
-        for field, message in self.rules.problems:
-            raise ValueError(f"{field}: {message}")
+        if self.rules.problem is not None:
+            raise ValueError(": ".join(self.rules.problem))
         for name in self.rules.when:
             if name not in self.in_force:
                 raise ValueError(

@@ -17,11 +17,14 @@ GUIDES = sorted(DOCS.glob("guide-*.md"))
 
 def test_the_sweep_file_of_the_guide_is_valid() -> None:
     text = (DOCS / "guide-sweep-file.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    spec = SweepSpec.model_validate(parse_yaml(block))
+    whole, conditional = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    spec = SweepSpec.model_validate(parse_yaml(whole))
     assert validate_space(spec) == []
     config = resolve(spec, any_params(spec), output_dir="-", cache_dir="-")
     assert config.data.train[1].weight == 2
+    conditions = SweepSpec.model_validate(parse_yaml(whole) | parse_yaml(conditional))
+    assert validate_space(conditions) == []
+    assert len(conditions.rules.when) == len(conditions.constraints) == 2
 
 
 def test_the_guide_names_every_parameter_that_can_vary() -> None:

@@ -24,6 +24,13 @@ EVERY_KIND = space(
     epochs=2,
 )
 
+
+def drawn(rng: random.Random) -> dict:
+    found = EVERY_KIND.draw(rng)
+    assert found is not None
+    return found
+
+
 COUNTABLE = space(
     effective_batch_size={"choice": [4, 16, 240]},
     warmup_ratio={"uniform": [0.1, 0.35], "step": 0.1},
@@ -65,7 +72,7 @@ def test_shuffled_follows_the_seed_and_is_no_sorted_walk() -> None:
 
 @given(number=st.integers(0, 10_000))
 def test_draws_lie_inside_and_survive_the_way_through_optuna(number: int) -> None:
-    params = EVERY_KIND.draw(rng(0, number))
+    params = drawn(rng(0, number))
     assert EVERY_KIND.contains(params)
     assert list(params) == list(EVERY_KIND.parameters)
     assert params["epochs"] == 2
@@ -78,13 +85,13 @@ def test_optuna_sees_each_parameter_that_varies_within_its_bounds() -> None:
     distributions = EVERY_KIND.distributions()
     assert "epochs" not in distributions
     for number in range(50):
-        params = EVERY_KIND.to_optuna(EVERY_KIND.draw(random.Random(number)))
+        params = EVERY_KIND.to_optuna(drawn(random.Random(number)))
         for name, distribution in distributions.items():
             assert distribution._contains(distribution.to_internal_repr(params[name]))
 
 
 def test_log_draws_are_even_over_the_decades() -> None:
-    draws = [EVERY_KIND.draw(random.Random(n))["learning_rate"] for n in range(2000)]
+    draws = [drawn(random.Random(n))["learning_rate"] for n in range(2000)]
     below = sum(isinstance(d, float) and d < 1e-4 for d in draws)
     assert 900 < below < 1100
 
@@ -99,5 +106,5 @@ def test_true_and_one_are_different_choices() -> None:
     "outside", [{"learning_rate": 1.0}, {"effective_batch_size": 12}, {"schedule": "cosine"}, {}]
 )
 def test_what_lies_outside_is_known(outside: dict) -> None:
-    params = EVERY_KIND.draw(random.Random(0)) if outside else {}
+    params = drawn(random.Random(0)) if outside else {}
     assert not EVERY_KIND.contains({**params, **outside})
