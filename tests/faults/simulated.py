@@ -150,7 +150,9 @@ class Driver:
     def _turn(self, lease: Lease, turn: int) -> None:
         if turn % 7 == 3:
             asked = time.monotonic()
-            if not self._store.renew(lease, self.lease_seconds):
+            left = self._good_until[0] - asked
+            # As the thread that renews a real driver's lease: again, for as long as it is good.
+            if not retrying(lambda: self._store.renew(lease, self.lease_seconds), left):
                 raise LeaseLost(lease.sweep_id, lease.epoch)
             self._good_until[0] = asked + self.lease_seconds
         for number, kind, payload in self.wishes.get(turn, []):
