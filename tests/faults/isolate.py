@@ -94,7 +94,11 @@ class Scene:
                 self.url,
                 journals=sorted(self.folder.glob("*.journal")),
                 workers=self.folder / "workers.jsonl",
-                survivors=[f"{pid} {_command(pid)}" for pid in descendants()],
+                survivors=[
+                    f"{pid} {command}"
+                    for pid in descendants()
+                    if "postgres" not in (command := _command(pid))  # a server of the case's own
+                ],
                 **evidence,
             )
         )

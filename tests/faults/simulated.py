@@ -122,7 +122,12 @@ class Driver:
             Hooks(self.name, journal, fate=self.fate, trace=self.trace).install()
         self._store = Store(self.url)
         self._good_until = [time.monotonic() + self.lease_seconds]
-        lease = self._store.acquire_lease(self.sweep_id, Holder.me(self.slots), self.lease_seconds)
+        try:
+            lease = self._store.acquire_lease(
+                self.sweep_id, Holder.me(self.slots), self.lease_seconds
+            )
+        except StoreUnavailable:
+            lease = None  # maybe it has it now; the next driver finds that nobody lives there
         if lease is None:
             return NO_LEASE
         try:
