@@ -2,6 +2,8 @@
 #
 #   make demo [ARGS=--keep]    a real sweep on a tiny model, from nothing
 #   make test                  all checks and tests
+#   make faults                everything that is broken on purpose (about an hour), and
+#                              docs/reliability.md
 #   TORCH=cpu|cuda             which PyTorch to install (default: what this machine has)
 #   TORCH_INDEX=URL            where to take it from, e.g. PyTorch's index of small CPU builds
 #   PYTHON=python3.12          another Python, 3.11 or newer
@@ -16,7 +18,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 export WINNOW_HOME ?= $(CURDIR)/.winnow
 
-.PHONY: demo test setup lint dashboard clean
+.PHONY: demo test faults setup lint dashboard clean
 
 demo:
 	@$(SETUP)
@@ -27,6 +29,9 @@ setup:
 
 test: setup lint
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+faults: setup
+	$(BIN)/python -m tests.faults --report $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -39,7 +39,10 @@ def main() -> int:
     if options.command == "drive":
         from orchestrator.raytune.driver import drive as run_driver
 
-        return run_driver(options.sweep, options.slots, settings, options.job)
+        code = run_driver(options.sweep, options.slots, settings, options.job)
+        # At once: a Ray client whose cluster is gone takes a minute to say goodbye.
+        logging.shutdown()
+        os._exit(code)
     from orchestrator.reconcile import Orchestrator
 
     return Orchestrator(settings, _launcher(settings)).run()

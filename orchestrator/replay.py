@@ -182,6 +182,9 @@ class _Truthful:
     def finish(self) -> list[Decision]:
         return self._scheduler.finish()
 
+    def pin(self, trial_id: str, pinned: bool) -> None:
+        self._scheduler.pin(trial_id, pinned)
+
     def replay(self, decision: Decision) -> None:
         self._scheduler.replay(decision)
 

@@ -44,9 +44,8 @@ class Saving:
 
     Args:
         config: the run.
-        engine: what is saved and loaded.
+        run: the engine that is saved and loaded.
         identity: JSON values that must not change when the run is resumed.
-        news: notes for the next report.
     """
 
     def __init__(self, config: TrainConfig, run: engine.Engine, identity: dict[str, Any]) -> None:

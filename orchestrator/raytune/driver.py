@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ray
+from ray import exceptions
 
 from orchestrator.errors import LeaseLost, WinnowError
-from orchestrator.launch import Holder
+from orchestrator.launch import EXIT_LEASE_LOST, EXIT_NO_CLUSTER, EXIT_NO_LEASE, Holder
 from orchestrator.raytune import tune_run
 from orchestrator.raytune.assignment import GroupShape
 from orchestrator.raytune.conductor import StudyConductor
@@ -27,9 +28,6 @@ from orchestrator.study import Study
 
 log = logging.getLogger(__name__)
 
-EXIT_NO_LEASE = 3
-"""Somebody else drives the sweep, or it has ended."""
-EXIT_LEASE_LOST = 4
 STALLED_SECONDS = 20.0
 """How long Tune's loop may stand still. It waits for a placement, a rank or the database for a
 second at most."""
@@ -84,6 +82,10 @@ def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None)
     except LeaseLost as error:
         log.error("%s", error)
         return EXIT_LEASE_LOST
+    except (ConnectionError, exceptions.RaySystemError, exceptions.RpcError) as error:
+        log.error("the Ray cluster is away: %s", error)
+        store.release(lease)
+        return EXIT_NO_CLUSTER
     store.release(lease)
     return 0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray import tune
+from ray import exceptions, tune
 
 from orchestrator.environment import Environment
 from orchestrator.raytune.assignment import Assignment, GroupShape
@@ -38,8 +38,10 @@ class TrialShell(tune.Trainable):
             batch = self._advance()
         except Exception as error:
             self._drop_group()
-            if lost_a_node():
-                raise  # a group can't be rebuilt in this placement: Tune is to make another
+            if died_by_itself(error):
+                # Its node may be gone with it, which is known only later, and a group can't be
+                # rebuilt in a placement that lost a node: Tune is to make another.
+                raise
             batch = Batch(
                 status="failed",
                 failure=failure_of(error),
@@ -84,11 +86,6 @@ class TrialShell(tune.Trainable):
             self._group = None
 
 
-def lost_a_node() -> bool:
-    """Whether a node of this shell's placement group is gone."""
-    placement = ray.util.get_current_placement_group()
-    if placement is None:
-        return False
-    placed = ray.util.placement_group_table(placement).get("bundles_to_node_id", {})
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return any(node not in alive for node in placed.values() if node)
+def died_by_itself(error: BaseException) -> bool:
+    """Whether a rank is gone that nobody here has ended."""
+    return isinstance(error, exceptions.RayActorError) and "ray.kill" not in str(error)

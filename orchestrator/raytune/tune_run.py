@@ -219,7 +219,8 @@ class _Hooks:
         with self.keeping_errors():
             asked = self.conductor.tick()
         for attempt_id, control in asked:
-            self.ask(attempt_id, control, wait=False)
+            if attempt_id in self.open:  # an answer may come when the attempt has ended
+                self.ask(attempt_id, control, wait=False)
         now = time.monotonic()
         for attempt_id, (until, _) in list(self._asked.items()):
             if now > until:

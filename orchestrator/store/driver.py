@@ -145,9 +145,9 @@ class DriverTransaction:
         """A PAUSED, PRUNED, FAILED or CANCELED trial is to run again: → PENDING."""
         self._move(trial_id, TrialState.PENDING, reason, message)
 
-    def note_damaged(self, trial_id: str, path: str) -> None:
-        """A checkpoint can't be read: never resume from it again."""
-        self._mark(trial_id, [path], damaged=True)
+    def note_damaged(self, trial_id: str, paths: Sequence[str]) -> None:
+        """Checkpoints can't be read: never resume from them again."""
+        self._mark(trial_id, paths, damaged=True)
 
     def note_deleted(self, trial_id: str, paths: Sequence[str]) -> None:
         """Checkpoints that are deleted next: nothing may need them from here on."""
@@ -173,9 +173,9 @@ class DriverTransaction:
             self._session, row, self._lease.epoch, resume, first_step=step + 1
         )
         # Everything goes if nothing is resumed, the evaluation before the first step included.
-        metrics.supersede_beyond(
-            self._session, trial_id, attempt, -1 if checkpoint is None else step
-        )
+        if attempt > 1:
+            beyond = -1 if checkpoint is None else step
+            metrics.supersede_beyond(self._session, trial_id, attempt, beyond)
         at = self._session.first(
             select(metrics_table).where(
                 metrics_table.c.trial_id == trial_id,

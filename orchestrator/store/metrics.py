@@ -139,6 +139,8 @@ def supersede(
     session: WriteSession, table: Table, trial_id: str, attempt: int, which: ColumnElement[bool]
 ) -> None:
     """Mark rows of attempts before `attempt` as computed again."""
+    if attempt == 1:
+        return
     session.execute(
         update(table)
         .where(

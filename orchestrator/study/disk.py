@@ -7,7 +7,7 @@ whose deletion a crash cut short are found by their marks at the next start.
 from __future__ import annotations
 
 import logging
-import shutil
+import time
 from pathlib import Path
 
 from orchestrator.errors import StoreUnavailable
@@ -15,9 +15,13 @@ from orchestrator.housekeeping import Kept, Saved, to_delete
 from orchestrator.live_trial import LiveTrial
 from orchestrator.store import CheckpointRow, DriverTransaction
 from orchestrator.study.ledger import Change, Ledger
+from trainer import storage
+from trainer.errors import TrainerError
 from winnow.types import TrialState
 
 log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 5.0
 
 
 class Disk:
@@ -25,10 +29,17 @@ class Disk:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._tidied = 0.0
+        self._ended = -1
 
-    def tidy(self, *, everything: bool = False) -> None:
-        """Delete what isn't needed; `everything`: also what a crash has left."""
+    def tidy(self, *, now: bool = False, everything: bool = False) -> None:
+        """Delete what isn't needed, some seconds after trials have ended or at once; `everything`:
+        also what a crash has left."""
         ledger = self._ledger
+        ended = sum(t.state.ended for t in ledger.trials.values())
+        if not now and (ended == self._ended or time.monotonic() - self._tidied < TIDY_SECONDS):
+            return
+        self._ended, self._tidied = ended, time.monotonic()
         try:
             rows, needed = ledger.store.checkpoint_rows(ledger.lease.sweep_id)
         except StoreUnavailable:
@@ -79,10 +90,15 @@ class Disk:
             trial.checkpoints = [path for path in trial.checkpoints if path not in paths]
 
     def _remove(self, path: str) -> None:
-        """Delete one checkpoint; never anything outside the sweep's own folder."""
-        folder = Path(path)
-        if folder.is_relative_to(self._ledger.folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Delete one checkpoint; never anything outside the sweep's own places."""
+        store = self._ledger.store_address
+        inside = Path(path).is_relative_to(self._ledger.folder)
+        if not inside and (store is None or not path.startswith(f"{store}/")):
+            return
+        try:
+            storage.remove(path)
+        except (OSError, TrainerError) as error:
+            log.warning("%s could not be deleted: %s; it is tried again later", path, error)
 
 
 def _mark(tx: DriverTransaction, gone: dict[str, list[str]]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from orchestrator.account import Account
 from orchestrator.earlier import settle_prior
-from orchestrator.errors import Conflict
 from orchestrator.live_trial import LiveTrial
 from orchestrator.objectives import Objectives
 from orchestrator.plan import total_samples, trial_config
@@ -84,6 +83,7 @@ class Ledger:
         self.account = Account(self.scheduler)
         self.prices = Prices.expected(_trained_weights(self.spec, rows.facts))
         self.trials: dict[str, LiveTrial] = {}
+        self._told: dict[str, Told] = {}
         self.resumed_from: dict[str, str | None] = {}
         """By trial: the checkpoint that its live attempt started from."""
 
@@ -98,11 +98,11 @@ class Ledger:
     def searched(self) -> list[LiveTrial]:
         return [t for t in self.trials.values() if t.kind == "search"]
 
-    def by_attempt(self, attempt_id: str) -> LiveTrial:
+    def live(self, attempt_id: str) -> LiveTrial | None:
+        """The trial whose live attempt this is; None if it has ended."""
         trial = self.trials[attempt_id.rsplit("-a", 1)[0]]
-        if trial.attempt_id != attempt_id or trial.state is not TrialState.RUNNING:
-            raise Conflict(f"{attempt_id} reports, but {trial.attempt_id} is {trial.state}")
-        return trial
+        running = trial.attempt_id == attempt_id and trial.state is TrialState.RUNNING
+        return trial if running else None
 
     def best(self) -> LiveTrial | None:
         """The completed trial with the best value, the first of equal ones."""
@@ -114,7 +114,14 @@ class Ledger:
 
     def history(self) -> list[Told]:
         """All search trials so far, as the sampler wants them: lower is better."""
-        return [t.told(self.objectives.sign) for t in self.searched()]
+        sign = self.objectives.sign
+        history: list[Told] = []
+        for trial in self.searched():
+            told = self._told.get(trial.id) or trial.told(sign)
+            if trial.state.ended:
+                self._told[trial.id] = told  # for good, unless a user revives it
+            history.append(told)
+        return history
 
     def progress(self) -> float:
         """Share of the sweep's expected work that is done, from 0 to 1."""
@@ -123,6 +130,12 @@ class Ledger:
             for t in self.searched()
         )
         return min(1.0, done / max(1, self.planned))
+
+    @property
+    def store_address(self) -> str | None:
+        """Where checkpoints of this sweep are kept, if not in its folder."""
+        store = self.spec.checkpoints.store
+        return None if store is None else f"{store.rstrip('/')}/{self.lease.sweep_id}"
 
     # --- changing ----------------------------------------------------------------------------
 
@@ -212,7 +225,10 @@ class Ledger:
         self.resumed_from[trial.id] = resume
         config = dict(trial.config)
         # A folder an attempt, so that a stale writer can't touch what a live one writes.
-        config["output_dir"] = str(Path(config["output_dir"]) / f"attempt-{trial.attempt}")
+        attempt = f"attempt-{trial.attempt}"
+        config["output_dir"] = str(Path(config["output_dir"]) / attempt)
+        if self.spec.checkpoints.store is not None:
+            config["store"] = f"{self.store_address}/trial-{trial.number}/{attempt}"
         text = TrainConfig.model_validate(config).model_dump_json()
         return Attempt(trial.attempt_id, trial.id, trial.attempt, text, resume)
 
@@ -228,7 +244,7 @@ class Ledger:
         # One that the scheduler had set aside goes on waiting for its call, however it was lost.
         called_later = verdict.state is TrialState.PENDING and trial.pausing
         state = TrialState.PAUSED if called_later else verdict.state
-        damaged = self.resumed_from.get(trial.id) if verdict.damaged else None
+        damaged = self._unreadable(trial) if verdict.damaged else []
         config = trial.config
         if verdict.cap is not None:
             config = config | {"max_tokens_per_microbatch": verdict.cap}
@@ -243,15 +259,14 @@ class Ledger:
                 value,
                 also or None,
             )
-            if damaged is not None:
+            if damaged:
                 tx.note_damaged(trial.id, damaged)
             if verdict.cap is not None:
                 tx.configure(trial.id, config)
 
         def remember() -> None:
             trial.config = config
-            if damaged in trial.checkpoints:
-                trial.checkpoints.remove(damaged)
+            trial.checkpoints = [path for path in trial.checkpoints if path not in damaged]
             if verdict.reason == "infrastructure" and verdict.state is TrialState.PENDING:
                 trial.lost += 1
             if verdict.reason in ("oom", "checkpoint"):
@@ -339,6 +354,15 @@ class Ledger:
 
     # --- parts -------------------------------------------------------------------------------
 
+    def _unreadable(self, trial: LiveTrial) -> list[str]:
+        """The checkpoint that the live attempt was to start from, and those beside it: the trainer
+        falls back on them by itself, so none of them could be read."""
+        given = self.resumed_from.get(trial.id)
+        if given is None:
+            return []
+        beside = given.rsplit("/", 1)[0]
+        return [path for path in trial.checkpoints if path.rsplit("/", 1)[0] == beside]
+
     def _settle(
         self,
         trial: LiveTrial,
@@ -347,6 +371,7 @@ class Ledger:
         message: str | None,
         value: float | None,
     ) -> None:
+        self._told.pop(trial.id, None)
         trial.state, trial.reason, trial.message, trial.value = state, reason, message, value
         trial.intent = trial.why_pending = None
 

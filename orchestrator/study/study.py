@@ -9,6 +9,7 @@ on where the old one was.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -70,7 +71,7 @@ class Study:
         for trial in list(self._ledger.trials.values()):
             if trial.kind == "baseline":
                 self._look_for_objective(trial)
-        self._disk.tidy(everything=True)
+        self._disk.tidy(now=True, everything=True)
 
     @property
     def database_is_away(self) -> bool:
@@ -102,7 +103,10 @@ class Study:
 
     def report(self, attempt_id: str, batch: Batch) -> Control:
         """Store what an attempt did and decide what it does next."""
-        trial = self._ledger.by_attempt(attempt_id)
+        trial = self._ledger.live(attempt_id)
+        if trial is None:
+            log.warning("attempt %s reports, but it isn't the live one of its trial", attempt_id)
+            return "stop"
         trial.take(batch)
         self._ledger.prices.learn(
             (c.bytes, c.seconds) for c in batch.checkpoints if c.kind == "state"
@@ -160,7 +164,8 @@ class Study:
             asked += self.close("budget", reason)
         asked += self._asked
         self._asked = []
-        self._wishes.explain_waiting(self.slots)
+        self._wishes.explain_waiting(self._waiting_for())
+        self._disk.tidy()
         self._close_if_idle()
         return asked
 
@@ -290,6 +295,17 @@ class Study:
         limits = [n for n in (self.slots, self._ledger.max_concurrent) if n is not None]
         return min(limits) if limits else None
 
+    def _waiting_for(self) -> str:
+        """What a trial that could run waits for, as a sentence."""
+        if self._closing == "pause":
+            return "the sweep is paused"
+        if self.slots == 0:
+            return "the sweep has no slot now"
+        limit = self._limit()
+        if limit is None:
+            return "it waits for a slot"
+        return "it waits for the sweep's slot" if limit == 1 else f"it waits for a slot of {limit}"
+
     def _over_limit(self) -> int:
         """Attempts that run and stay, beyond the limit; below 0 if there is room."""
         limit = self._limit()
@@ -352,7 +368,8 @@ class Study:
             return Verdict(TrialState.COMPLETED, None, missing if unmeasured else None)
         if batch.status == "yielded":
             if trial.intent is None:
-                return Verdict(TrialState.PENDING, "infrastructure", "yielded without being asked")
+                unasked = {"infrastructure": True, "message": "it yielded without being asked"}
+                return after_failure(trial, replace(batch, notes=unasked), None)
             _, state, reason, message = trial.intent
             return Verdict(state, reason, message)
         verdict = after_failure(trial, batch, self._ledger.resumed_from.get(trial.id))
@@ -378,7 +395,6 @@ class Study:
                 self._tell_scheduler(trial)
             elif trial.kind == "baseline":
                 self._look_for_objective(trial)
-            self._disk.tidy()
         self._close_if_idle()
 
     def _look_for_objective(self, baseline: LiveTrial) -> None:
@@ -446,6 +462,7 @@ class Study:
         if self.finished or self._closing == "no" or self._ledger.running():
             return
         if self._closing == "shutdown":
+            self._wishes.explain_waiting(self._waiting_for(), now=True)
             self.finished = True
         elif self._closing == "pause":
             self._pause_sweep()
@@ -458,6 +475,7 @@ class Study:
 
     def _pause_sweep(self) -> None:
         sweep = self._ledger.lease.sweep_id
+        self._wishes.explain_waiting(self._waiting_for(), now=True)
 
         def pause(tx: DriverTransaction) -> None:
             tx.move_sweep(SweepState.PAUSED, self._message)
@@ -489,4 +507,4 @@ class Study:
         for trial in self._ledger.trials.values():
             if not trial.state.ended:
                 trial.state = TrialState.CANCELED
-        self._disk.tidy()
+        self._disk.tidy(now=True)

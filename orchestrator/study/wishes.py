@@ -35,6 +35,7 @@ class Wishes:
         self._open: dict[int, tuple[Command, str]] = {}
         """Wishes whose trial, or whose sweep, has yet to yield, with the result they will have."""
         self._explained = 0.0
+        self._reopened = False
 
     def carry_out(self, commands: Sequence[Command]) -> Asked:
         """Do what is asked; the attempts that are to yield for it."""
@@ -69,13 +70,12 @@ class Wishes:
             if command.trial_id is None and command.kind == kind:
                 tx.finish_command(command.id, result)
 
-    def explain_waiting(self, slots: int | None) -> None:
-        """Say why each waiting trial waits. Looks once a second at most."""
-        now = time.monotonic()
-        if now - self._explained < EXPLAIN_SECONDS:
+    def explain_waiting(self, waiting: str, *, now: bool = False) -> None:
+        """Say why each waiting trial waits: `waiting` is what holds for those that could run. Looks
+        once a second at most, unless told to look now."""
+        if not now and time.monotonic() - self._explained < EXPLAIN_SECONDS:
             return
-        self._explained = now
-        waiting = "it waits for a slot" if slots is None else f"it waits for one of {slots} slots"
+        self._explained = time.monotonic()
         reasons: dict[str, str | None] = {}
         for trial in self._ledger.of(TrialState.PENDING, TrialState.PAUSED):
             if trial.state is TrialState.PENDING:
@@ -183,6 +183,7 @@ class Wishes:
         self._ledger.commit(
             self._ledger.calling_back(trial, how, message),
             self._told_scheduler(trial, command, how),
+            self._ledger.planning(self._planned()),
             *also,
             self._finishing(command, how),
         )
@@ -256,7 +257,7 @@ class Wishes:
         which = f"trial {first}" if first == last else f"trials {first} to {last}"
         ledger.commit(
             *changes,
-            ledger.planning(ledger.planned + len(changes)),
+            ledger.planning(self._planned() + len(changes)),
             Change(lambda tx: tx.reopen()),
             self._finishing(command, f"it is {which}" if first == last else f"they are {which}"),
         )
@@ -267,7 +268,7 @@ class Wishes:
             raise ValueError("a grid has no further configurations; add some, or clone a trial")
         if more < 1:
             raise ValueError(f"trials: give a number above 0, got {more}")
-        planned = self._ledger.planned + more
+        planned = self._planned() + more
         self._ledger.commit(
             self._ledger.planning(planned),
             Change(lambda tx: tx.reopen()),
@@ -298,6 +299,15 @@ class Wishes:
         )
 
     # --- parts -------------------------------------------------------------------------------
+
+    def _planned(self) -> int:
+        """Trials that are planned before anything is added. Of a sweep that has ended it is those
+        that it had: who canceled it wants no more of the others."""
+        ledger = self._ledger
+        if not ledger.rows.state.ended or self._reopened:
+            return ledger.planned
+        self._reopened = True
+        return len(ledger.searched())
 
     def _finishing(self, command: Command, result: str) -> Change:
         return Change(lambda tx: tx.finish_command(command.id, result))
