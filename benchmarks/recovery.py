@@ -116,7 +116,11 @@ def _sweep(workload: Workload, trials: int) -> dict[str, Any]:
     return {
         "name": "recovery",
         "model": config.model,
-        "data": {"train": [{"path": config.data.train[0].path}], "max_length": 256},
+        "data": {
+            "train": [{"path": config.data.train[0].path}],
+            "eval": [{"path": str(_held_out(workload)), "name": "sums"}],
+            "max_length": 256,
+        },
         "space": {"learning_rate": {"log_uniform": [1e-5, 1e-3]}},
         "training": {
             "effective_batch_size": BATCH,
@@ -128,9 +132,16 @@ def _sweep(workload: Workload, trials: int) -> dict[str, Any]:
         },
         "search": {"sampler": "random", "trials": trials, "seed": 1},
         "scheduler": {"name": "none"},
-        "objective": {"metric": "train/loss"},
         "resources": {"max_concurrent": SLOTS},
     }
+
+
+def _held_out(workload: Workload) -> Path:
+    """A few samples to choose a winner on; no trial of the benchmark gets that far."""
+    path = workload.folder / "eval.jsonl"
+    lines = (workload.folder / "train.jsonl").read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:BATCH]), "utf-8")
+    return path
 
 
 @contextlib.contextmanager
@@ -142,7 +153,14 @@ def _server(home: Path) -> Iterator[Client]:
         "WINNOW_CHECKPOINT_SECONDS": "1",
     }
     home.mkdir(parents=True)
-    command = [str(Path(sys.executable).with_name("winnow")), "up", "--cpus", str(SLOTS)]
+    command = [
+        str(Path(sys.executable).with_name("winnow")),
+        "up",
+        "--cpus",
+        str(SLOTS),
+        "--port",
+        str(_free_port()),
+    ]
     with (home / "up.log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         try:
