@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.schedulers.steps import Steps
 from trainer.metrics import Evaluation, StepRecord
 
 
@@ -19,7 +20,7 @@ class Curve:
     counts, and what came after it in the earlier attempt is dropped.
     """
 
-    steps: list[StepRecord] = field(default_factory=list)
+    steps: Steps = field(default_factory=Steps)
     _evaluations: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
     _held_out: dict[tuple[int, int], HeldOut | None] = field(default_factory=dict)
 
@@ -27,8 +28,7 @@ class Curve:
         """Take in a batch. Returns how many of the steps kept before it are still there."""
         kept = len(self.steps)
         for record in steps:
-            while self.steps and self.steps[-1].step >= record.step:
-                self.steps.pop()
+            self.steps.drop_from(record.step)
             kept = min(kept, len(self.steps))
             self.steps.append(record)
         if evaluations:
@@ -43,7 +43,7 @@ class Curve:
     def samples(self) -> int:
         """Samples seen so far, 0 before the first step."""
         seen = max(self._evaluations, default=0)
-        return max(seen, self.steps[-1].samples) if self.steps else seen
+        return max(seen, self.steps.samples[-1]) if self.steps else seen
 
     def held_out(self, low: int, high: int) -> HeldOut | None:
         """The first evaluation with low ≤ samples < high; None if there is none."""
@@ -68,7 +68,7 @@ class Curve:
 
     def until(self, samples: int) -> list[StepRecord]:
         """The steps that ended at `samples` or before."""
-        return self.steps[: bisect_right(self.steps, samples, key=lambda r: r.samples)]
+        return self.steps[: bisect_right(self.steps.samples, samples)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,7 @@ class Dynamics(Outlook):
     def _pace(self, trial: Followed) -> float:
         """Seconds a sample, of the steps made so far."""
         steps = trial.curve.steps
-        return sum(s.seconds for s in steps) / max(1, steps[-1].samples) if steps else 0.0
+        return sum(steps.seconds) / max(1, steps.samples[-1]) if steps else 0.0
 
     def summary(self) -> dict[str, Any]:
         prospect, dynamics = self._look_ahead(), self.prior.dynamics
