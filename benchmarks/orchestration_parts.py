@@ -182,7 +182,7 @@ def weights(folder: Path, seconds: int) -> dict[str, Any]:
     from orchestrator.reconcile import Orchestrator
     from orchestrator.settings import Settings
 
-    slots, quantum = 8, 3.0
+    slots, quantum = 8, 2.0
     store = new_store(folder)
     wanted = {
         submit(store, 10_000, samples=10_000_000, sharing={"weight": 1.0 + n % 4}): 1.0 + n % 4
@@ -205,8 +205,13 @@ def weights(folder: Path, seconds: int) -> dict[str, Any]:
     drivers.leave()
     orchestrator.close()
     whole, weight = sum(held.values()), sum(wanted.values())
-    off = [held[s] / whole / (wanted[s] / weight) - 1 for s in wanted]
+    parts = {s: held[s] / whole / (wanted[s] / weight) for s in wanted}
+    off = [part - 1 for part in parts.values()]
     return {
+        "part_of_fair_by_weight": {
+            f"{w:g}": [round(parts[s], 3) for s in wanted if wanted[s] == w]
+            for w in sorted(set(wanted.values()))
+        },
         "sweeps": len(wanted),
         "slots": slots,
         "seconds": seconds,
