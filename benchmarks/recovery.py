@@ -84,7 +84,7 @@ def _ours(workload: Workload, kills: int, stops: int, console: Console) -> dict[
     home = workload.folder / "home"
     with _server(home) as client, contextlib.closing(_reader(home / "winnow.db")) as rows:
         sweep = client.submit(_sweep(workload, 4 + stops)).id
-        _wait(lambda: _trained(rows, sweep) > 20, 120, "no trial trains")
+        _wait(lambda: _trained(rows, sweep) > 20, 300, "no trial trains")
         for number in range(kills):
             time.sleep(chance.uniform(4.0, 8.0))
             (pid,) = _wait(lambda: _drivers(home), 30, "there is no driver")
@@ -245,7 +245,7 @@ def _peer(workload: Workload, kills: int, console: Console) -> dict[str, list[fl
         started = time.time()
         driver = _tune(workload, env, "fit")
         try:
-            _wait(lambda: _marks(marks, started), 120, "the peer's trials don't train")
+            _wait(lambda: _marks(marks, started), 300, "the peer's trials don't train")
             for number in range(kills):
                 time.sleep(chance.uniform(12.0, 20.0))
                 os.killpg(driver.pid, signal.SIGKILL)
