@@ -47,13 +47,14 @@ class StoreError(DiskError):
 
 
 def address(location: Location) -> str:
-    """`location` as it is written: a Path takes a slash from s3://."""
-    return _SCHEME.sub(r"\1://", str(location)).rstrip("/")
+    """`location` as it is written: a Path takes a slash from s3://. file:// is a plain path."""
+    text = re.sub(r"^(file|local):/*", "/", str(location))
+    return _SCHEME.sub(r"\1://", text).rstrip("/")
 
 
 def is_remote(location: Location) -> bool:
     """Whether it is an address rather than a path of this machine."""
-    return bool(_SCHEME.match(str(location)))
+    return bool(_SCHEME.match(address(location)))
 
 
 def join(location: Location, *names: str) -> str:

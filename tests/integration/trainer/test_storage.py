@@ -132,6 +132,15 @@ def test_a_damaged_one_gives_way_to_the_one_before(
     assert not checkpoint.is_whole(newest, into=into)
     assert checkpoint.latest(store, into=into) == checkpoint.latest(newest, into=into) == before
     assert weights(before, into) == [2.0] * 6
+    if storage.is_remote(store):
+        with pytest.raises(TrainerError, match="is damaged, or isn't there"):
+            checkpoint.read_state(newest, into=into)
+
+
+def test_an_address_of_a_file_system_here_is_a_folder(tmp_path: Path) -> None:
+    path = save(tmp_path / "run", 3, f"file://{tmp_path}/mounted/a1")
+    assert path == f"{tmp_path}/mounted/a1/checkpoints/step-3"
+    assert checkpoint.latest(tmp_path / "mounted" / "a1") == Path(path)
 
 
 def test_a_bucket_with_a_damaged_one_gives_the_one_before(tmp_path: Path, bucket: str) -> None:
@@ -192,7 +201,7 @@ def test_killed_in_the_middle_of_an_upload_the_one_before_is_used(
         target = f"{bucket}/checkpoints/step-3"
         command = [sys.executable, "-c", KILLED, str(source), target, str(uploads)]
         done = subprocess.run(command, env=os.environ | server, check=False, timeout=60)
-        assert (done.returncode == 0) == (uploads == 3)
+        assert (done.returncode == 0) == storage.is_sealed(target) == (uploads == 3)
         newest = target if uploads == 3 else before
         assert checkpoint.latest(bucket, into=tmp_path / "copies") == newest
     # What was left over is cleared away by the next one.

@@ -157,6 +157,7 @@ def test_the_count_is_that_of_looking_at_everything(
             "no combination of values satisfies 'seed < epochs - 1' and 'seed == 1' together; "
             "loosen one, or widen the space",
         ),
+        ({"seed": {"choice": [0, 1]}}, ["epochs > 3"], "no combination of values satisfies 'epoch"),
         ({"seed": {"choice": [0, 1]}}, ["epochs / seed > 1"], "can't be computed for epochs=1.0, "
          "seed=0: at position 1 ('epochs / seed > 1'): divides by zero"),
         ({"max_grad_norm": {"choice": [1.0, None]}}, ["max_grad_norm < 2"], "can be null"),
