@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def test_several_trials_at_once_and_one_that_is_refused_keeps_none_back(run: Run
 def test_a_command_is_waited_for_and_told_with_its_result(run: Running) -> None:
     def carry_out() -> None:
         while not (waiting := run.store.pending_commands(run.sweep_id)):
-            pass
+            time.sleep(0.05)
         run.store.finish_command(waiting[0].id, "paused")
 
     driver = threading.Thread(target=carry_out)
