@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from orchestrator.placement import Needs, Node
 from orchestrator.share import Claimant, Party, Share, admit, divide, settle
@@ -95,8 +95,7 @@ class Grants:
         """
         if self._last is not None:
             elapsed = min(now - self._last, self.quantum)
-            used = _used(self._shares, driven)
-            self._credits = settle(self._credits, used, elapsed, self.quantum)
+            self._credits = settle(self._credits, self._shares, elapsed, self.quantum)
         self._last = now
         claimants = self._claimants(driven, waiting, now)
         projects = self._projects(now)
@@ -165,16 +164,6 @@ def parties(projects: Iterable[Project]) -> dict[str, Party]:
 
 def _id(sweep: Claimable | Driver) -> str:
     return sweep.sweep_id if isinstance(sweep, Driver) else sweep.id
-
-
-def _used(shares: Mapping[str, Share], driven: Sequence[Driver]) -> dict[str, Share]:
-    """Shares, charged for the slots in which trials run: those whose former trials are still
-    leaving, or whose driver is starting, are of no use yet to who was given them."""
-    running = {d.sweep_id: d.claim.running for d in driven}
-    return {
-        sweep_id: replace(share, charged=min(share.charged, running.get(sweep_id, 0)))
-        for sweep_id, share in shares.items()
-    }
 
 
 def _why(share: Share, granted: int) -> str | None:
