@@ -19,7 +19,7 @@ from orchestrator.plan import validate_space
 from orchestrator.preflight import Preflight
 from winnow.environment import KEY_SUFFIX
 from winnow.load import HUB_ID, SETS, is_hub_data
-from winnow.spec import SweepSpec, grid_size
+from winnow.spec import SweepSpec
 from winnow.types import FieldError, Project
 
 STORES = (
@@ -77,7 +77,7 @@ def check_sweep(
 def _planned(spec: SweepSpec) -> int:
     """A grid runs every combination; the other samplers run as many trials as were asked for."""
     if spec.search.sampler == "grid":
-        return grid_size(spec.space) or 1
+        return spec.rules.size or 1
     return spec.search.trials or 1
 
 
