@@ -104,10 +104,14 @@ class Grants:
         grants = {
             c.id: Grant(granted[c.id], _why(self._shares[c.id], granted[c.id])) for c in claimants
         }
-        for c in claimants:
-            if self._told.get(c.id) != grants[c.id] or c.held != grants[c.id].slots:
-                self.store.grant(c.id, grants[c.id].slots, grants[c.id].why)
-                self._told[c.id] = grants[c.id]
+        news = {
+            c.id: grants[c.id]
+            for c in claimants
+            if self._told.get(c.id) != grants[c.id] or c.held != grants[c.id].slots
+        }
+        if news:  # one transaction, however many wait: who is first in line changes what all hear
+            self.store.grant_all({i: (grant.slots, grant.why) for i, grant in news.items()})
+            self._told |= news
         self._told = {sweep_id: self._told[sweep_id] for sweep_id in grants}
         return grants
 

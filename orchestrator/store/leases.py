@@ -6,10 +6,10 @@ with the next epoch; from then on every write of the former driver is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, case, exists, func, or_, select, true, update
+from sqlalchemy import and_, bindparam, case, exists, func, or_, select, true, update
 from sqlalchemy.engine import Row
 
 from orchestrator.errors import LeaseLost
@@ -137,12 +137,20 @@ def unattended(session: ReadSession) -> list[str]:
     return [row.id for row in session.rows(query)]
 
 
-def grant(session: WriteSession, sweep_id: str, slots: int, why: str | None) -> None:
-    """Say how many trials a sweep may run at once, and why not more. Not fenced: the last word of
+def grant(session: WriteSession, grants: Mapping[str, tuple[int, str | None]]) -> None:
+    """Say how many trials sweeps may run at once, and why not more. Not fenced: the last word of
     two orchestrators holds, and both reckon with the same rows."""
-    session.execute(
-        update(sweeps).where(sweeps.c.id == sweep_id).values(slots=slots, why_pending=why)
+    statement = (
+        update(sweeps)
+        .where(sweeps.c.id == bindparam("of"))
+        .values(slots=bindparam("granted"), why_pending=bindparam("because"))
     )
+    rows = [
+        {"of": sweep_id, "granted": slots, "because": why}
+        for sweep_id, (slots, why) in sorted(grants.items())  # the same order in all who write
+    ]
+    if rows:
+        session.execute(statement, rows)
 
 
 def _claims(session: ReadSession, rows: Sequence[Row[Any]]) -> dict[str, Claim]:

@@ -243,7 +243,11 @@ class Store:
 
     def grant(self, sweep_id: str, slots: int, why: str | None = None) -> None:
         """Say how many trials a sweep may run at once; if it could use more, why it may not."""
-        self._db.transact(lambda s: leases.grant(s, sweep_id, slots, why))
+        self.grant_all({sweep_id: (slots, why)})
+
+    def grant_all(self, grants: Mapping[str, tuple[int, str | None]]) -> None:
+        """`grant` for many sweeps at once, by id: (slots, why)."""
+        self._db.transact(lambda s: leases.grant(s, grants))
 
     # --- a driver's writes --------------------------------------------------------------------
 
