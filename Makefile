@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Each does all its own set-up.
 #
 #   make demo [ARGS=--keep]    a real sweep on a tiny model, from nothing
-#   make test                  all checks and tests
+#   make test [JOBS=2]         all checks and tests
 #   make faults                everything that is broken on purpose (about an hour), and
 #                              docs/reliability.md
 #   TORCH=cpu|cuda             which PyTorch to install (default: what this machine has)
@@ -13,6 +13,7 @@ TORCH ?= auto
 TORCH_INDEX ?=
 ARGS ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 
 BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
@@ -27,8 +28,9 @@ demo:
 setup:
 	@$(SETUP) --dev
 
+# A file's tests stay together: they share databases, a Ray, a process group.
 test: setup lint
-	$(BIN)/pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 faults: setup
 	$(BIN)/python -m tests.faults --report $(ARGS)
