@@ -134,9 +134,7 @@ def test_a_clone_runs_with_its_changes(studies: Studies) -> None:
     store, sweep_id = studies.store, studies.queued()
     drive(
         studies.take(sweep_id),
-        each_turn=at(
-            6, lambda: ask(store, sweep_id, "clone", 1, params={"learning_rate": 0.0123})
-        ),
+        each_turn=at(6, lambda: ask(store, sweep_id, "clone", 1, params={"learning_rate": 0.0123})),
     )
     (clone,) = [t for t in searched(store, sweep_id) if t.parent is not None]
     assert clone.parent == f"{sweep_id}-1"
@@ -304,8 +302,6 @@ def test_an_identical_trial_is_taken_over_and_not_trained_again(studies: Studies
     different = studies.queued(facts=facts | {"identity": identity | {"/models/tiny": "d"}})
     drive(studies.take(different))
     assert all(t.reused_from is None for t in searched(studies.store, different))
-    unwilling = studies.queued(
-        facts=facts, search={"sampler": "grid", "seed": 1, "reuse": False}
-    )
+    unwilling = studies.queued(facts=facts, search={"sampler": "grid", "seed": 1, "reuse": False})
     drive(studies.take(unwilling))
     assert all(t.reused_from is None for t in searched(studies.store, unwilling))
