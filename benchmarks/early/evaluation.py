@@ -317,6 +317,9 @@ class _Timed:
     def finish(self) -> list[Decision]:
         return self._timed(self.inner.finish)
 
+    def pin(self, trial_id: str, pinned: bool) -> None:
+        self.inner.pin(trial_id, pinned)
+
     def replay(self, decision: Decision) -> None:
         self.inner.replay(decision)
 

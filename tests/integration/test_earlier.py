@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import study as study_module
 from orchestrator.earlier import MOST_SWEEPS, earlier_sweeps, settle_prior
+from orchestrator.study import ledger as ledger_module
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import FACTS, Studies, spec
 from winnow.spec import SweepSpec
@@ -19,13 +19,13 @@ DYNAMICS = {"name": "dynamics", "rungs": [0.25, 0.5]}
 def priors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What each scheduler was made with."""
     given: list[Any] = []
-    make = study_module.make_scheduler
+    make = ledger_module.make_scheduler
 
     def note(spec: Any, seed: int, prior: Any = None) -> Any:
         given.append(prior)
         return make(spec, seed, prior)
 
-    monkeypatch.setattr(study_module, "make_scheduler", note)
+    monkeypatch.setattr(ledger_module, "make_scheduler", note)
     return given
 
 

@@ -15,7 +15,7 @@ from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import Studies
 from winnow.types import SweepState, Trial, TrialState
 
-OPEN = {
+OPEN: dict[str, Any] = {
     "space": {"learning_rate": {"log_uniform": [1e-6, 1e-1]}, "effective_batch_size": 40},
     "search": {"sampler": "random", "trials": 6, "seed": 1},
 }
@@ -43,7 +43,12 @@ def look_after(studies: Studies, sweep_id: str) -> None:
 
 def at(turn: int, act: Callable[[], object]) -> Callable[[int], None]:
     """Do something at one turn of a drive."""
-    return lambda now: act() and None if now == turn else None
+
+    def look(now: int) -> None:
+        if now == turn:
+            act()
+
+    return look
 
 
 def searched(store: Store, sweep_id: str) -> list[Trial]:

@@ -71,6 +71,8 @@ class Scripted:
     def finish(self) -> list[Decision]:
         return []
 
+    def pin(self, trial_id: str, pinned: bool) -> None: ...
+
     def replay(self, decision: Decision) -> None: ...
 
 
