@@ -17,7 +17,7 @@ from tests.faults.isolate import Result
 from tests.faults.oracle import RULES
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+RESULTS = ROOT / "tests" / "faults" / "results" / "reliability.json"
 PAGE = ROOT / "docs" / "reliability.md"
 
 DATABASES = ("sqlite", "postgres")
@@ -97,7 +97,7 @@ def _page(results: Sequence[Result], families: Sequence[Family], run: Run) -> It
         f"**{len(results):,} cases, {violations} violations** "
         f"({run.when[:10]}, seed {run.seed}, {os.cpu_count()} CPUs, leases of 2 s). "
         "This page is written by `make faults`; the results behind it are in "
-        "[`benchmarks/results/reliability.json`](../benchmarks/results/reliability.json)."
+        "[`reliability.json`](../tests/faults/results/reliability.json)."
     )
     if run.runs > 1:
         yield (

@@ -156,7 +156,12 @@ def test_a_trial_that_is_stopped_by_a_user_ends_and_the_sweep_goes_on(
     _, client = server
     sweep_id = client.submit(sweep | {"scheduler": {"name": "none"}}).id
     running = wait_for(
-        lambda: [t for t in client.trials(sweep_id) if t.kind == "search" and t.step > 5], 180
+        lambda: [
+            t
+            for t in client.trials(sweep_id)
+            if t.kind == "search" and t.state is TrialState.RUNNING and t.step > 5
+        ],
+        180,
     )
     client.stop(running[0].id)
     stopped = wait_for(lambda: (t := client.trial(running[0].id)).state.ended and t, 60)

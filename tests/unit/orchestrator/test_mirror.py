@@ -16,7 +16,7 @@ OURS = {
     *("model", "recipe", "data", "lm_eval", "judge"),
     # Set for each trial.
     *("output_dir", "eval_at", "eval_at_end", "evaluate_test", "checkpoint_at"),
-    *("checkpoint_every_seconds", "export"),
+    *("checkpoint_every_seconds", "export", "store"),
     # A trial is judged by the weights that it ends with, so these are exported.
     "keep_best",
 }

@@ -408,10 +408,10 @@ def test_in_the_long_run_every_sweep_gets_what_its_weight_gives_it(
     sweeps = [sweep(f"s{n}", project=p, weight=w) for n, (p, w) in enumerate(weights)]
     parties = {"a": Party(weight=of_a), "b": Party()}
     had, _, first = run([Node(float(cpus))], sweeps, parties, 1800)
-    assert len(first) == len(sweeps)
     there = {c.project for c in sweeps}
     for c in sweeps:
         inside = sum(o.weight for o in sweeps if o.project == c.project)
         fair = cpus * 1800 * c.weight / inside
         fair *= parties[c.project].weight / sum(parties[p].weight for p in there)
         assert had[c.id] == pytest.approx(fair, abs=6 * QUANTUM)
+        assert c.id in first or fair < 6 * QUANTUM
