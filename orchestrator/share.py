@@ -136,16 +136,19 @@ def admit(
     """
     books = _Books(nodes, projects)
     occupied: dict[str, int] = {}
+    full = False
     for c in claimants:
         occupied[c.id] = max(min(shares[c.id].slots, c.held), c.running)
         for _ in range(occupied[c.id]):
-            books.take(c)
+            # What runs may lie otherwise than the books would place it, or more may run than there
+            # is room for since a node has left: then nobody gets more until something has ended.
+            full = books.take(c) is not None or full
     granted: dict[str, int] = {}
     for members in _by_priority(claimants):
         for c in members:
             wanted = shares[c.id].slots
             now = occupied[c.id]
-            while now < wanted and books.take(c) is None:
+            while not full and now < wanted and books.take(c) is None:
                 now += 1
             granted[c.id] = min(now, wanted)
     return granted
