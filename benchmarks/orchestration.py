@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(quick: bool, console: Console) -> dict[str, Any]:
     """Run every part, each in a process of its own. Raises BenchmarkFailed."""
-    trials, seconds, flat = (200, 240, 60) if quick else (1000, 600, 300)
+    trials, seconds, flat = (200, 120, 60) if quick else (1000, 240, 120)
     half = trials // 2
     with tempfile.TemporaryDirectory(prefix="winnow-orchestration-") as name:
         folder = Path(name)

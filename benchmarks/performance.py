@@ -181,6 +181,76 @@ def _early(result: Result) -> str:
     return text
 
 
+def _recovery(result: Result) -> str:
+    """A killed driver, and a user's stop; the peer has no counterpart to the latter."""
+    ours, peer, target = result["ours"], result["peer"], result["target"]
+    rows = [
+        (
+            "driver killed → training again, median",
+            _seconds(ours["recovery_s"]),
+            _seconds(peer["recovery_s"]),
+            f"**{result['ratio']['recovery']:g} ×**",
+            "",
+        ),
+        (
+            "the same beyond the lease",
+            _seconds(ours["recovery_beyond_lease_s"]),
+            "",
+            "",
+            f"≤ {target['recovery_beyond_lease_s']:g} s",
+        ),
+        (
+            "steps made again, median",
+            f"{ours['lost_steps']:g}",
+            f"{peer['lost_steps']:g}",
+            "",
+            "",
+        ),
+        ("a user's stop → slot free, median", _seconds(ours["command_s"]), "no way", "", ""),
+        (
+            "the same, 99 of 100",
+            _seconds(ours["command_p99_s"]),
+            "",
+            "",
+            f"≤ {target['command_p99_s']:g} s",
+        ),
+    ]
+    return _table(("", "winnow", peer["name"], "faster", "target"), rows)
+
+
+def _orchestration(result: Result) -> str:
+    """Trials that do nothing; twenty sweeps on eight slots; a driver's appetite over time."""
+    ours, peer, target = result["ours"], result["peer"], result["target"]
+    flat = ours["flat"]
+    rows = [
+        (
+            "trials a second that do nothing",
+            f"{ours['rate_per_s']:g}",
+            f"{peer['rate_per_s']:g}",
+            f"**{result['ratio']['rate']:g} ×**",
+            f"≥ {target['rate']:g} ×",
+        ),
+        (
+            "twenty sweeps: furthest from its weight",
+            f"{ours['weights']['off_most']:.1%}",
+            "",
+            "",
+            f"≤ {target['weights_off_most']:.0%}",
+        ),
+        *(
+            (
+                f"200 trials that report every second: drift of the driver's {what}",
+                f"{flat[f'{what}_drift']:+.1%}",
+                "",
+                "",
+                f"≤ {target[f'{what}_drift']:.0%}",
+            )
+            for what in ("cpu", "memory")
+        ),
+    ]
+    return _table(("", "winnow", peer["name"], "ratio", "target"), rows)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
@@ -197,6 +267,8 @@ _SECTIONS: dict[str, Callable[[Result], str]] = {
     "packing": _packing,
     "accumulation": _errors,
     "cache": _times,
+    "recovery": _recovery,
+    "orchestration": _orchestration,
     "early_termination": _early,
 }
 
