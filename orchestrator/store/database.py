@@ -122,6 +122,7 @@ class Database:
     def transact(self, work: Callable[[WriteSession], T]) -> T:
         """Run `work` in one transaction, again from the start where the database asks for that."""
         with _translated():
+            began = time.monotonic()
             for attempt in range(_ATTEMPTS):
                 try:
                     with self._begin(write=True) as connection:
@@ -130,7 +131,7 @@ class Database:
                         session.flush_events()
                     return result
                 except DBAPIError as error:
-                    if attempt == _ATTEMPTS - 1 or not _transient(error):
+                    if attempt == _ATTEMPTS - 1 or not _worth_another(error, began):
                         raise
                     _back_off(attempt)
         raise AssertionError("unreachable")
@@ -148,6 +149,7 @@ class Database:
 
     def _connect(self, *, write: bool) -> Connection:
         """A connection with its transaction begun; a lock that is taken is waited for."""
+        began = time.monotonic()
         for attempt in range(_ATTEMPTS):
             connection = None
             try:
@@ -163,7 +165,7 @@ class Database:
             except DBAPIError as error:
                 if connection is not None:
                     connection.close()
-                if attempt == _ATTEMPTS - 1 or not _transient(error):
+                if attempt == _ATTEMPTS - 1 or not _worth_another(error, began):
                     raise
                 _back_off(attempt)
         raise AssertionError("unreachable")
@@ -255,6 +257,12 @@ def _warn_of_wal_reset_bug(version: tuple[int, ...]) -> None:
 def has_wal_reset_fix(version: tuple[int, ...]) -> bool:
     """Fixed in 3.51.3 and in 3.53.0."""
     return version >= (3, 53, 0) or (3, 51, 3) <= version < (3, 52, 0)
+
+
+def _worth_another(error: DBAPIError, began: float) -> bool:
+    """Whether to try again at once. Not when a lock was waited for in vain: whoever asked has to
+    look at something else first, perhaps at who holds it."""
+    return _transient(error) and time.monotonic() - began < BUSY_SECONDS
 
 
 def _transient(error: DBAPIError) -> bool:
