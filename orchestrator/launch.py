@@ -21,9 +21,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
 from typing import Protocol
 
 from orchestrator.errors import WinnowError
+from orchestrator.processes import process_start
 
 EXIT_NO_LEASE = 3
 """A driver's exit code: somebody else drives the sweep, or it has ended."""
@@ -57,7 +59,7 @@ class Holder:
     @classmethod
     def me(cls, slots: int, job: str | None = None) -> Holder:
         """This process."""
-        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()) or 0, slots, job)
+        return cls(socket.gethostname(), os.getpid(), process_start(os.getpid()) or 0, slots, job)
 
     @classmethod
     def parse(cls, text: str | None) -> Holder | None:
@@ -78,7 +80,7 @@ class Holder:
     @property
     def alive(self) -> bool:
         """Whether a holder that is `here` still runs."""
-        return _started(self.pid) == self.started
+        return process_start(self.pid) == self.started
 
 
 class Launcher(Protocol):
@@ -201,17 +203,8 @@ def _end(pids: set[int], grace: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     while pids and time.monotonic() < deadline:
-        pids = {pid for pid in pids if _started(pid) is not None}
+        pids = {pid for pid in pids if process_start(pid) is not None}
         time.sleep(0.05)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
