@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
 from typing import Protocol
 
 from orchestrator.errors import WinnowError
