@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api import errors
+from api.access import PUBLIC, Principal, check_every_route
 from api.dashboard import HERE, dashboard
 from api.guard import LOOPBACK, Guard
 from api.routers import health, projects, recipes, sweeps, trials
@@ -65,12 +66,12 @@ def create_app(
     )
     errors.install(app)
 
-    def owner_of(token: str) -> str | None:
+    def verify(token: str) -> Principal | None:
         found = store.verify_token(token)
-        return None if found is None else found.name
+        return None if found is None else Principal.of(found)
 
     loopback_only = settings.host in LOOPBACK
-    app.add_middleware(Guard, verify=owner_of, allowed_hosts=LOOPBACK if loopback_only else None)
+    app.add_middleware(Guard, verify=verify, allowed_hosts=LOOPBACK if loopback_only else None)
     v1 = APIRouter(
         prefix="/v1",
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
@@ -79,6 +80,7 @@ def create_app(
         v1.include_router(router)
     app.include_router(v1)
     app.include_router(dashboard(static))
+    check_every_route(app, lambda path: path in PUBLIC or not path.startswith("/v1/"))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

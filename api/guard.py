@@ -15,11 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import PUBLIC, Principal
 from api.errors import ProblemError, as_problem
 
 log = logging.getLogger(__name__)
 
-PUBLIC = frozenset({"/v1/health", "/v1/openapi.json"})
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -29,8 +29,8 @@ _HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
 
 
 class TokenCheck(Protocol):
-    def __call__(self, token: str) -> str | None:
-        """The name of the token's owner, or None if there is no such token. May block."""
+    def __call__(self, token: str) -> Principal | None:
+        """Who has this token, or None if there is no such token. May block."""
         ...
 
 
@@ -94,8 +94,8 @@ class Guard:
         if path in PUBLIC or (not under_api and method in ("GET", "HEAD")):
             return
         match = _BEARER.fullmatch(headers.get("authorization", ""))
-        owner = await run_in_threadpool(self._verify, match[1]) if match else None
-        if owner is None:
+        found = await run_in_threadpool(self._verify, match[1]) if match else None
+        if found is None:
             raise ProblemError(
                 401,
                 "unauthorized",
@@ -105,7 +105,7 @@ class Guard:
                 else "this token is not known here; the server may have been set up anew",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        scope["state"]["owner"] = owner
+        scope["state"]["principal"] = found
 
 
 def _limit_body(headers: Headers, receive: Receive) -> Receive:

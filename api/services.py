@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Request
 
 from orchestrator.preflight import Preflight
 from orchestrator.settings import Settings
@@ -40,11 +40,6 @@ def store(request: Request) -> Store:
     return services(request).store
 
 
-def owner(request: Request) -> str:
-    """Name of the token that the request came with."""
-    return request.state.owner
-
-
 def asked(store: Store, command: Asked) -> Command:
     """A command that was added, as it stands."""
     return store.commands(command.sweep_id, after_id=command.id - 1, limit=1)[0]
@@ -52,7 +47,5 @@ def asked(store: Store, command: Asked) -> Command:
 
 ServicesOf = Annotated[Services, Depends(services)]
 StoreOf = Annotated[Store, Depends(store)]
-OwnerOf = Annotated[str, Depends(owner)]
 
 ID = r"^[A-Za-z0-9_-]{1,64}$"
-Id = Annotated[str, Path(pattern=ID)]

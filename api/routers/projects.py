@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response, status
 
+from api.access import ADMIN, Reader
 from api.changes import parse
 from api.documents import Document, takes
 from api.services import StoreOf
@@ -20,17 +21,24 @@ ProjectId = Annotated[str, Path(pattern=PROJECT_NAME)]
 
 
 @router.get("")
-def list_projects(store: StoreOf) -> Page[Project]:
+def list_projects(store: StoreOf, who: Reader) -> Page[Project]:
     """All projects by name, each with its quota and what its sweeps use."""
-    return Page[Project](items=store.projects())
+    return Page[Project](items=[p for p in store.projects() if who.sees(p.id)])
 
 
 @router.get("/{project_id}")
-def get_project(project_id: ProjectId, store: StoreOf) -> Project:
+def get_project(project_id: ProjectId, store: StoreOf, who: Reader) -> Project:
+    if not who.sees(project_id):
+        raise NotFound("project", project_id)
     return _found(store, project_id)
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=takes(NewProject))
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[ADMIN],
+    openapi_extra=takes(NewProject),
+)
 def create_project(document: Document, response: Response, store: StoreOf) -> Project:
     """409 if there is one of that name."""
     wanted = parse(NewProject, document)
@@ -39,7 +47,7 @@ def create_project(document: Document, response: Response, store: StoreOf) -> Pr
     return _found(store, wanted.id)
 
 
-@router.put("/{project_id}", openapi_extra=takes(ProjectChange))
+@router.put("/{project_id}", dependencies=[ADMIN], openapi_extra=takes(ProjectChange))
 def change_project(project_id: ProjectId, document: Document, store: StoreOf) -> Project:
     """Replace quota and weight: what is left out has no limit, and weight 1."""
     wanted = parse(ProjectChange, document)

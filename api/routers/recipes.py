@@ -6,18 +6,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from api.access import READ
 from orchestrator import recipes
 from winnow.types import Page, Recipe
 
 router = APIRouter(prefix="/recipes", tags=["recipes"])
 
 
-@router.get("")
+@router.get("", dependencies=[READ])
 def list_recipes() -> Page[Recipe]:
     """All recipes, with every field that they set."""
     return Page[Recipe](items=recipes.known())
 
 
-@router.get("/{name}")
+@router.get("/{name}", dependencies=[READ])
 def get_recipe(name: Annotated[str, Path(pattern=r"^[a-z0-9+-]{1,32}$")]) -> Recipe:
     return recipes.get(name)

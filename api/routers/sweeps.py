@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from api.access import READ, Controller, Reader, Submitter, SweepId
 from api.changes import (
     check_add,
     check_extend,
@@ -22,7 +23,7 @@ from api.checks import check_sweep
 from api.documents import Document, read_document, takes
 from api.errors import invalid_replay
 from api.explain import parse_as
-from api.services import ID, Id, OwnerOf, ServicesOf, StoreOf, asked
+from api.services import ID, ServicesOf, StoreOf, asked
 from api.stream import SweepFeed, stream
 from orchestrator import replay as replaying
 from winnow.changes import Add, Extend, Narrow, Set
@@ -46,7 +47,9 @@ EventId = Annotated[int, Query(ge=0, lt=2**63)]
     response_model=Sweep,
     openapi_extra=takes(SweepSpec),
 )
-async def create_sweep(request: Request, response: Response, services: ServicesOf) -> Sweep:
+async def create_sweep(
+    request: Request, response: Response, services: ServicesOf, who: Submitter
+) -> Sweep:
     """Check a sweep, data and model included, and queue it. Nothing starts if a check fails."""
     document = await read_document(request)
 
@@ -56,7 +59,7 @@ async def create_sweep(request: Request, response: Response, services: ServicesO
             document,
             cluster=resources if age is not None and resources else None,
             variables=services.settings.environment,
-            projects={project.id: project for project in services.store.projects()},
+            projects={p.id: p for p in services.store.projects() if who.sees(p.id)},
             here=services.settings.ray_is_here,
             preflight=services.preflight,
         )
@@ -73,20 +76,22 @@ async def create_sweep(request: Request, response: Response, services: ServicesO
 
 
 @router.get("")
-def list_sweeps(store: StoreOf, limit: Limit = 50, cursor: Cursor = None) -> Page[Sweep]:
+def list_sweeps(
+    store: StoreOf, who: Reader, limit: Limit = 50, cursor: Cursor = None
+) -> Page[Sweep]:
     """Sweeps, newest first."""
-    return store.list_sweeps(limit, cursor)
+    return store.list_sweeps(limit, cursor, project=who.project)
 
 
-@router.get("/{sweep_id}")
-def get_sweep(sweep_id: Id, store: StoreOf) -> Sweep:
+@router.get("/{sweep_id}", dependencies=[READ])
+def get_sweep(sweep_id: SweepId, store: StoreOf) -> Sweep:
     return store.get_sweep(sweep_id)
 
 
 @router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
-def cancel_sweep(sweep_id: Id, store: StoreOf, owner: OwnerOf) -> Command:
+def cancel_sweep(sweep_id: SweepId, store: StoreOf, who: Controller) -> Command:
     """Ask for a sweep to end. 409 if it has ended."""
-    command = store.add_command(sweep_id, None, "cancel", owner)
+    command = store.add_command(sweep_id, None, "cancel", who.name)
     if store.cancel_queued(sweep_id):  # nobody has begun it, so nobody has to be waited for
         store.finish_command(command.id, "canceled before it began")
     return asked(store, command)
@@ -94,7 +99,7 @@ def cancel_sweep(sweep_id: Id, store: StoreOf, owner: OwnerOf) -> Command:
 
 @router.post("/{sweep_id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
 def add_configurations(
-    sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf
+    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller
 ) -> Page[Command]:
     """Ask for one configuration, or a list of them, to be run too. An ended sweep goes on.
 
@@ -102,41 +107,42 @@ def add_configurations(
     """
     planned = planned_trials(store, store.get_sweep(sweep_id))
     payloads = check_add(document, current_spec(store, sweep_id), sweep_id, planned)
-    added = [store.add_command(sweep_id, None, "add", owner, p) for p in payloads]
+    added = [store.add_command(sweep_id, None, "add", who.name, p) for p in payloads]
     return Page[Command](items=[asked(store, command) for command in added])
 
 
 @router.post(
     "/{sweep_id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
 )
-def extend_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
+def extend_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
     """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
     planned = planned_trials(store, store.get_sweep(sweep_id))
     payload = check_extend(document, current_spec(store, sweep_id), sweep_id, planned)
-    return asked(store, store.add_command(sweep_id, None, "extend", owner, payload))
+    return asked(store, store.add_command(sweep_id, None, "extend", who.name, payload))
 
 
 @router.post(
     "/{sweep_id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
 )
-def narrow_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
+def narrow_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
     """Ask for the sampler to propose from a smaller space from now on. Trials that exist stay."""
     payload = check_narrow(document, current_spec(store, sweep_id))
-    return asked(store, store.add_command(sweep_id, None, "narrow", owner, payload))
+    return asked(store, store.add_command(sweep_id, None, "narrow", who.name, payload))
 
 
 @router.post("/{sweep_id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
-def set_sweep(sweep_id: Id, document: Document, store: StoreOf, owner: OwnerOf) -> Command:
+def set_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
     """Ask for another concurrency, priority, weight or budget. What is left out stays."""
     payload = check_set(document, current_spec(store, sweep_id), store.get_sweep(sweep_id))
-    return asked(store, store.add_command(sweep_id, None, "set", owner, payload))
+    return asked(store, store.add_command(sweep_id, None, "set", who.name, payload))
 
 
 @router.post(
     "/{sweep_id}:replay",
+    dependencies=[READ],
     openapi_extra=takes(ReplayRequest),
 )
-async def replay_sweep(sweep_id: Id, request: Request, services: ServicesOf) -> Replay:
+async def replay_sweep(sweep_id: SweepId, request: Request, services: ServicesOf) -> Replay:
     """What another scheduler would have made of an ended sweep. Nothing is trained or stored.
 
     409 if the sweep has not ended, or fewer than two of its trials completed.
@@ -150,18 +156,18 @@ async def replay_sweep(sweep_id: Id, request: Request, services: ServicesOf) -> 
 
 @router.post("/{sweep_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
 def ask_of_sweep(
-    sweep_id: Id, action: Literal["pause", "resume"], store: StoreOf, owner: OwnerOf
+    sweep_id: SweepId, action: Literal["pause", "resume"], store: StoreOf, who: Controller
 ) -> Command:
     """Ask for a sweep to be paused (its trials free their workers) or resumed.
 
     The answer is the command; its `result` is null until it was carried out.
     """
-    return asked(store, store.add_command(sweep_id, None, action, owner))
+    return asked(store, store.add_command(sweep_id, None, action, who.name))
 
 
-@router.get("/{sweep_id}/commands")
+@router.get("/{sweep_id}/commands", dependencies=[READ])
 def list_commands(
-    sweep_id: Id,
+    sweep_id: SweepId,
     store: StoreOf,
     after: EventId = 0,
     limit: Limit = 500,
@@ -172,17 +178,17 @@ def list_commands(
     return _page(found, limit, Page[Command])
 
 
-@router.get("/{sweep_id}/trials")
+@router.get("/{sweep_id}/trials", dependencies=[READ])
 def list_trials(
-    sweep_id: Id, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
+    sweep_id: SweepId, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
 ) -> Page[Trial]:
     """The sweep's trials by number, the baseline and the report on the winner among them."""
     return store.list_trials(sweep_id, limit=limit, after=cursor)
 
 
-@router.get("/{sweep_id}/metrics")
+@router.get("/{sweep_id}/metrics", dependencies=[READ])
 def get_metrics(
-    sweep_id: Id,
+    sweep_id: SweepId,
     store: StoreOf,
     trials: TrialIds = None,
     max_points: Annotated[int, Query(ge=2, le=10_000, description="A trial")] = 500,
@@ -199,9 +205,9 @@ def get_metrics(
     )
 
 
-@router.get("/{sweep_id}/decisions")
+@router.get("/{sweep_id}/decisions", dependencies=[READ])
 def list_decisions(
-    sweep_id: Id,
+    sweep_id: SweepId,
     store: StoreOf,
     trial: Annotated[str | None, Query(pattern=ID)] = None,
     after: EventId = 0,
@@ -213,9 +219,9 @@ def list_decisions(
     return _page(found, limit, Page[Decision])
 
 
-@router.get("/{sweep_id}/events")
+@router.get("/{sweep_id}/events", dependencies=[READ])
 def list_events(
-    sweep_id: Id,
+    sweep_id: SweepId,
     store: StoreOf,
     after: EventId = 0,
     limit: Limit = 500,
@@ -228,11 +234,12 @@ def list_events(
 
 @router.get(
     "/{sweep_id}/stream",
+    dependencies=[READ],
     response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {}}, "description": "See api/stream.py"}},
 )
 async def stream_sweep(
-    sweep_id: Id,
+    sweep_id: SweepId,
     store: StoreOf,
     last_event_id: EventId = 0,
     last_event_id_header: Annotated[

@@ -6,9 +6,10 @@ from typing import Literal
 
 from fastapi import APIRouter, status
 
+from api.access import READ, Controller, TrialId
 from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
-from api.services import Id, OwnerOf, StoreOf, asked
+from api.services import StoreOf, asked
 from winnow.changes import Clone
 from winnow.types import Command, Trial
 
@@ -17,8 +18,8 @@ router = APIRouter(prefix="/trials", tags=["trials"])
 TrialAction = Literal["stop", "pause", "resume", "revive", "pin", "unpin"]
 
 
-@router.get("/{trial_id}")
-def get_trial(trial_id: Id, store: StoreOf) -> Trial:
+@router.get("/{trial_id}", dependencies=[READ])
+def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
     return store.get_trial(trial_id)
 
 
@@ -28,18 +29,20 @@ def get_trial(trial_id: Id, store: StoreOf) -> Trial:
     openapi_extra=takes(Clone, required=False),
 )
 def clone_trial(
-    trial_id: Id, document: OptionalDocument, store: StoreOf, owner: OwnerOf
+    trial_id: TrialId, document: OptionalDocument, store: StoreOf, who: Controller
 ) -> Command:
     """Ask for a new trial like this one, with other values for `params`. An ended sweep goes on."""
     trial = store.get_trial(trial_id)
     planned = planned_trials(store, store.get_sweep(trial.sweep_id))
     payload = check_clone(document, current_spec(store, trial.sweep_id), trial, planned)
-    command = store.add_command(trial.sweep_id, trial_id, "clone", owner, payload)
+    command = store.add_command(trial.sweep_id, trial_id, "clone", who.name, payload)
     return asked(store, command)
 
 
 @router.post("/{trial_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
-def ask_of_trial(trial_id: Id, action: TrialAction, store: StoreOf, owner: OwnerOf) -> Command:
+def ask_of_trial(
+    trial_id: TrialId, action: TrialAction, store: StoreOf, who: Controller
+) -> Command:
     """Ask for a trial to be stopped, paused, resumed, revived, pinned or unpinned.
 
     `stop` ends it. `pause` frees its workers until `resume`. `revive` lets one that was stopped,
@@ -48,4 +51,4 @@ def ask_of_trial(trial_id: Id, action: TrialAction, store: StoreOf, owner: Owner
     same request twice is one command while the first still waits.
     """
     trial = store.get_trial(trial_id)
-    return asked(store, store.add_command(trial.sweep_id, trial_id, action, owner))
+    return asked(store, store.add_command(trial.sweep_id, trial_id, action, who.name))

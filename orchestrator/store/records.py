@@ -119,6 +119,9 @@ class Token:
 
     id: int
     name: str
+    scopes: tuple[str, ...]
+    project: str | None
+    """None: all projects."""
     created_at: datetime
 
 

@@ -64,7 +64,29 @@ tokens = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", Text, nullable=False),
     Column("hash", String(64), nullable=False, unique=True),
+    Column("scopes", _Json, nullable=False, server_default=text("'[\"admin\"]'")),
+    # Its first characters, by which people tell tokens apart.
+    Column("prefix", String(16), nullable=False, default="", server_default=text("''")),
+    # NULL: all projects.
+    Column("project_id", String(32)),
+    Column("created_by", Text),
+    Column("expires_at", UtcTime()),
+    # To the minute or so: not every request writes.
+    Column("last_used_at", UtcTime()),
+    Column("revoked_at", UtcTime()),
     _created(),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    # Of the cookie's text. A session can do what its token can, and ends with it.
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("token_id", Integer, ForeignKey(tokens.c.id), nullable=False),
+    _created(),
+    Column("expires_at", UtcTime(), nullable=False),
+    Column("last_used_at", UtcTime()),
 )
 
 sweeps = Table(
@@ -321,4 +343,87 @@ cluster = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("resources", _Json, nullable=False),
     Column("heartbeat", UtcTime()),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Big, primary_key=True, autoincrement=True),
+    # Who: a token's name, and which token it was.
+    Column("actor", Text, nullable=False),
+    Column("token_id", Integer),
+    # What: the operation, the path it was asked of, and the status that was answered.
+    Column("action", String(64), nullable=False),
+    Column("target", Text),
+    Column("project_id", String(32)),
+    Column("status", Integer, nullable=False),
+    Column("request_id", String(64)),
+    Column("address", Text),
+    Column("detail", _Json),
+    _created(),
+    Index("ix_audit_project_id_id", "project_id", "id"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    # Of method, path and body: the same key for something else is refused.
+    Column("fingerprint", String(64), nullable=False),
+    # The answer, written in the transaction of the effect. `status` NULL: it is being worked on,
+    # by a process that is taken for dead at `claimed_until`.
+    Column("status", Integer),
+    Column("headers", _Json),
+    Column("body", Text),
+    Column("claimed_until", UtcTime()),
+    _created(),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+allowed_code = Table(
+    "allowed_code",
+    metadata,
+    # Models whose own code may run in trials, each at one revision.
+    Column("model", String(255), primary_key=True),
+    Column("revision", String(64), primary_key=True),
+    Column("allowed_by", Text, nullable=False),
+    _created(),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    # NULL: of all projects.
+    Column("project_id", String(32)),
+    Column("url", Text, nullable=False),
+    # What its messages are signed with. It has to be known in clear to sign.
+    Column("secret", Text, nullable=False),
+    Column("events", _Json, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_by", Text, nullable=False),
+    # All events up to this one have become deliveries, or concern it not.
+    Column("last_event_id", _Big, nullable=False),
+    _created(),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("webhook_id", String(16), ForeignKey(webhooks.c.id), nullable=False),
+    Column("event_id", _Big, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    # pending, delivered, failed (given up).
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", UtcTime()),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    _created(),
+    Column("delivered_at", UtcTime()),
+    UniqueConstraint("webhook_id", "event_id", "kind"),
+    Index("ix_deliveries_state_next_at", "state", "next_at"),
 )

@@ -88,10 +88,20 @@ class Store:
         with self._db.read() as session:
             return sweeps.current_spec(session, sweep_id)
 
-    def list_sweeps(self, limit: int = 50, after: str | None = None) -> types.Page[types.Sweep]:
-        """Newest first. `after` is the `next` of the previous page."""
+    def list_sweeps(
+        self, limit: int = 50, after: str | None = None, *, project: str | None = None
+    ) -> types.Page[types.Sweep]:
+        """Newest first, of one project or of all. `after` is the `next` of the previous page."""
         with self._db.read() as session:
-            return sweeps.page(session, limit, after)
+            return sweeps.page(session, limit, after, project)
+
+    def project_of(self, sweep_id: str) -> str:
+        with self._db.read() as session:
+            return sweeps.project_of(session, sweep_id)
+
+    def project_of_trial(self, trial_id: str) -> str:
+        with self._db.read() as session:
+            return trials.project_of(session, trial_id)
 
     def cancel_queued(self, sweep_id: str) -> bool:
         """Cancel a sweep that no driver has begun. False if it isn't QUEUED (any more): then add

@@ -81,9 +81,20 @@ def get(session: ReadSession, sweep_id: str) -> Sweep:
     return _with_summaries(session, [row_of(session, sweep_id)])[0]
 
 
-def page(session: ReadSession, limit: int, after: str | None) -> Page[Sweep]:
+def project_of(session: ReadSession, sweep_id: str) -> str:
+    project = session.scalar(select(sweeps.c.project_id).where(sweeps.c.id == sweep_id))
+    if project is None:
+        raise NotFound("sweep", sweep_id)
+    return project
+
+
+def page(
+    session: ReadSession, limit: int, after: str | None, project: str | None = None
+) -> Page[Sweep]:
     """Newest first. `after` is the previous page's `next`."""
     query = select(sweeps)
+    if project is not None:
+        query = query.where(sweeps.c.project_id == project)
     if after is not None:
         last = session.first(select(sweeps.c.created_at, sweeps.c.id).where(sweeps.c.id == after))
         if last is None:

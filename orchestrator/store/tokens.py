@@ -27,7 +27,11 @@ def verify(session: ReadSession, text: str) -> Token | None:
     if not text.startswith(PREFIX):
         return None
     row = session.first(select(tokens).where(tokens.c.hash == _hash(text)))
-    return None if row is None else Token(row.id, row.name, row.created_at)
+    return (
+        None
+        if row is None
+        else Token(row.id, row.name, tuple(row.scopes), row.project_id, row.created_at)
+    )
 
 
 def _hash(text: str) -> str:

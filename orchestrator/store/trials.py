@@ -57,6 +57,14 @@ def changed_since(session: ReadSession, sweep_id: str, version: int) -> tuple[li
     return [_trial(row) for row in rows], max((row.version for row in rows), default=version)
 
 
+def project_of(session: ReadSession, trial_id: str) -> str:
+    query = select(sweeps.c.project_id).join(trials, trials.c.sweep_id == sweeps.c.id)
+    project = session.scalar(query.where(trials.c.id == trial_id))
+    if project is None:
+        raise NotFound("trial", trial_id)
+    return project
+
+
 def row_of(session: ReadSession, trial_id: str, sweep_id: str | None = None) -> Row[Any]:
     """The stored row; NotFound also if the trial belongs to another sweep than `sweep_id`."""
     row = session.first(select(trials).where(trials.c.id == trial_id))

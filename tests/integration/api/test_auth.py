@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
-from api.guard import PUBLIC
+from api.access import PUBLIC
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from tests.integration.api.conftest import Api, files_are_fine, make_api
