@@ -15,7 +15,7 @@ from api import errors
 from api.access import PUBLIC, Principal, check_every_route
 from api.dashboard import HERE, dashboard
 from api.guard import LOOPBACK, Guard
-from api.routers import health, projects, recipes, sweeps, trials
+from api.routers import changes, health, history, metrics, projects, recipes, sweeps, trials
 from api.services import Services
 from api.tokens import ensure_token
 from orchestrator.preflight import Preflight, preflight
@@ -76,7 +76,9 @@ def create_app(
         prefix="/v1",
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
     )
-    for router in (r.router for r in (health, recipes, projects, sweeps, trials)):
+    for router in (
+        r.router for r in (health, recipes, projects, sweeps, changes, trials, metrics, history)
+    ):
         v1.include_router(router)
     app.include_router(v1)
     app.include_router(dashboard(static))

@@ -1,4 +1,4 @@
-"""One trial: show it, and ask for changes to it. All of them take effect within seconds."""
+"""Trials: list, show, and ask for changes, which take effect within seconds."""
 
 from __future__ import annotations
 
@@ -6,25 +6,34 @@ from typing import Literal
 
 from fastapi import APIRouter, status
 
-from api.access import READ, Controller, TrialId
+from api.access import READ, Controller, SweepId, TrialId
 from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
+from api.pages import Cursor, Limit
 from api.services import StoreOf, asked
 from winnow.changes import Clone
-from winnow.types import Command, Trial
+from winnow.types import Command, Page, Trial
 
-router = APIRouter(prefix="/trials", tags=["trials"])
+router = APIRouter(tags=["trials"])
 
 TrialAction = Literal["stop", "pause", "resume", "revive", "pin", "unpin"]
 
 
-@router.get("/{trial_id}", dependencies=[READ])
+@router.get("/sweeps/{sweep_id}/trials", dependencies=[READ])
+def list_trials(
+    sweep_id: SweepId, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
+) -> Page[Trial]:
+    """The sweep's trials by number, the baseline and the report on the winner among them."""
+    return store.list_trials(sweep_id, limit=limit, after=cursor)
+
+
+@router.get("/trials/{trial_id}", dependencies=[READ])
 def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
     return store.get_trial(trial_id)
 
 
 @router.post(
-    "/{trial_id}:clone",
+    "/trials/{trial_id}:clone",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=takes(Clone, required=False),
 )
@@ -39,7 +48,7 @@ def clone_trial(
     return asked(store, command)
 
 
-@router.post("/{trial_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/trials/{trial_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
 def ask_of_trial(
     trial_id: TrialId, action: TrialAction, store: StoreOf, who: Controller
 ) -> Command:

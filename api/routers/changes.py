@@ -1,0 +1,97 @@
+"""Changes to a sweep while it runs, as commands, and what became of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, status
+
+from api.access import READ, Controller, SweepId
+from api.changes import (
+    check_add,
+    check_extend,
+    check_narrow,
+    check_set,
+    current_spec,
+    planned_trials,
+)
+from api.documents import Document, takes
+from api.pages import EventId, Limit, page
+from api.services import StoreOf, asked
+from winnow.changes import Add, Extend, Narrow, Set
+from winnow.types import Command, Page
+
+router = APIRouter(prefix="/sweeps", tags=["changes"])
+
+
+@router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
+def cancel_sweep(sweep_id: SweepId, store: StoreOf, who: Controller) -> Command:
+    """Ask for a sweep to end. 409 if it has ended."""
+    command = store.add_command(sweep_id, None, "cancel", who.name)
+    if store.cancel_queued(sweep_id):  # nobody has begun it, so nobody has to be waited for
+        store.finish_command(command.id, "canceled before it began")
+    return asked(store, command)
+
+
+@router.post("/{sweep_id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
+def add_configurations(
+    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller
+) -> Page[Command]:
+    """Ask for one configuration, or a list of them, to be run too. An ended sweep goes on.
+
+    One command a configuration, in their order.
+    """
+    planned = planned_trials(store, store.get_sweep(sweep_id))
+    payloads = check_add(document, current_spec(store, sweep_id), sweep_id, planned)
+    added = [store.add_command(sweep_id, None, "add", who.name, p) for p in payloads]
+    return Page[Command](items=[asked(store, command) for command in added])
+
+
+@router.post(
+    "/{sweep_id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
+)
+def extend_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
+    """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
+    planned = planned_trials(store, store.get_sweep(sweep_id))
+    payload = check_extend(document, current_spec(store, sweep_id), sweep_id, planned)
+    return asked(store, store.add_command(sweep_id, None, "extend", who.name, payload))
+
+
+@router.post(
+    "/{sweep_id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
+)
+def narrow_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
+    """Ask for the sampler to propose from a smaller space from now on. Trials that exist stay."""
+    payload = check_narrow(document, current_spec(store, sweep_id))
+    return asked(store, store.add_command(sweep_id, None, "narrow", who.name, payload))
+
+
+@router.post("/{sweep_id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
+def set_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
+    """Ask for another concurrency, priority, weight or budget. What is left out stays."""
+    payload = check_set(document, current_spec(store, sweep_id), store.get_sweep(sweep_id))
+    return asked(store, store.add_command(sweep_id, None, "set", who.name, payload))
+
+
+@router.post("/{sweep_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
+def ask_of_sweep(
+    sweep_id: SweepId, action: Literal["pause", "resume"], store: StoreOf, who: Controller
+) -> Command:
+    """Ask for a sweep to be paused (its trials free their workers) or resumed.
+
+    The answer is the command; its `result` is null until it was carried out.
+    """
+    return asked(store, store.add_command(sweep_id, None, action, who.name))
+
+
+@router.get("/{sweep_id}/commands", dependencies=[READ])
+def list_commands(
+    sweep_id: SweepId,
+    store: StoreOf,
+    after: EventId = 0,
+    limit: Limit = 500,
+    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Page[Command]:
+    """What was asked of the sweep and its trials, by whom, and what became of it, in order."""
+    found = store.commands(sweep_id, after if cursor is None else cursor, limit + 1)
+    return page(found, limit, Page[Command])
