@@ -19,6 +19,7 @@ LEFT_OUT = frozenset(
         "output_dir",
         "store",
         "recipe",  # its values are in the configuration
+        "roots",
         "checkpoint_at",
         "checkpoint_every_seconds",
         "keep_checkpoints",
@@ -56,6 +57,9 @@ def _by_content(config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[
     settings = {name: value for name, value in config.items() if name not in LEFT_OUT}
     if not settings.get("keep_best"):
         settings.pop("eval_at", None)  # measuring on the way changes nothing
+    if not settings.get("trust_remote_code"):  # else the revision is that of the code that runs
+        settings.pop("trust_remote_code", None)
+        settings.pop("model_revision", None)
     settings["model"] = _digest(identity, settings["model"])
     data = dict(settings["data"])
     data.pop("cache_dir", None)

@@ -46,6 +46,8 @@ def resolve(
             **settings,
             **measured,
             "model": spec.model,
+            "model_revision": spec.model_revision,
+            "trust_remote_code": spec.trust_remote_code,
             "recipe": spec.recipe,
             "data": _data(spec, params, cache_dir),
             "output_dir": output_dir,

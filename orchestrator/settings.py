@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.environment import Environment
+from trainer.config import Roots
 
 
 class Settings(BaseSettings):
@@ -58,6 +59,18 @@ class Settings(BaseSettings):
     pass_environment: str = ""
     """Names of further variables that workers get and judges may take their key from, with commas
     between. (Proxies, certificates, the hub's settings and `*_API_KEY` need not be named.)"""
+    data_roots: str = ""
+    """Folders, with commas between, in which data, templates, benchmark tasks and judges' questions
+    may lie. Default: anywhere while the API is on a loopback address, which serves one user of this
+    machine; on any other address nowhere, so that only data sets of the hub can be used."""
+    model_roots: str = ""
+    """The same for models' folders."""
+    store_roots: str = ""
+    """Folders and addresses (`/mnt/checkpoints,s3://bucket/prefix`) below which sweeps may keep
+    their checkpoints (`checkpoints.store`). Default: as for `data_roots`."""
+    private_judges: bool | None = None
+    """Whether judges may be at loopback and private addresses. Default: while the API is on a
+    loopback address."""
 
     _environment: Environment = PrivateAttr(default_factory=Environment)
 
@@ -71,6 +84,30 @@ class Settings(BaseSettings):
         """Whether trials run on this machine."""
         host = (self.ray_address or "127.0.0.1").rsplit("://", 1)[-1].rsplit(":", 1)[0]
         return host in ("127.0.0.1", "localhost", "local", "[::1]")
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine reaches the API."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def roots(self) -> Roots:
+        """Where trials may open files, and reach judges."""
+        private = self.is_private if self.private_judges is None else self.private_judges
+        return Roots(
+            data=self._listed(self.data_roots),
+            models=self._listed(self.model_roots),
+            private_judges=private,
+        )
+
+    @property
+    def stores(self) -> tuple[str, ...] | None:
+        """What addresses of stores begin with; None: anything."""
+        return self._listed(self.store_roots)
+
+    def _listed(self, given: str) -> tuple[str, ...] | None:
+        names = tuple(name.strip() for name in given.split(",") if name.strip())
+        return names or (None if self.is_private else ())
 
     def secrets(self) -> set[str]:
         """Values that must not be written down."""
@@ -90,6 +127,17 @@ class Settings(BaseSettings):
                 f"WINNOW_RAY_JOBS_ADDRESS: {address!r} is not a web address; give the dashboard's, "
                 "e.g. http://head:8265"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _roots_are_absolute(self) -> Settings:
+        for name in ("data_roots", "model_roots", "store_roots"):
+            for root in self._listed(getattr(self, name)) or ():
+                if not root.startswith("/") and not (name == "store_roots" and "://" in root):
+                    raise ValueError(
+                        f"WINNOW_{name.upper()}: {root!r} is not an absolute path; give folders "
+                        "like /data/sft, with commas between"
+                    )
         return self
 
     @model_validator(mode="after")

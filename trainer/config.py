@@ -26,6 +26,8 @@ Split = Literal["eval", "test", "general"]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f]+$")]
+REVISION = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
+"""A commit, branch or tag of the hub, or a digest of code."""
 
 
 class Strict(BaseModel):
@@ -200,6 +202,21 @@ class Judge(Strict):
     """Seconds that one judgement may take; it is retried twice."""
 
 
+# --- what it may touch ------------------------------------------------------------------------
+
+
+class Roots(Strict):
+    """Folders that a run may open files in; null: anywhere. See `trainer.roots`.
+
+    `data`: data sets, templates, tasks and questions; `models`: models. `private_judges`: judges
+    may be at loopback and private addresses.
+    """
+
+    data: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    private_judges: bool = True
+
+
 # --- the run ----------------------------------------------------------------------------------
 
 
@@ -213,6 +230,12 @@ class TrainConfig(Strict):
     """
 
     model: str = Field(min_length=1)
+    model_revision: str | None = Field(default=None, pattern=REVISION, max_length=64)
+    """A commit or tag of a hub model. With `trust_remote_code`: the commit, or the digest of a
+    folder's code (`trainer.code`), that may run."""
+    trust_remote_code: bool = False
+    """Run the code that comes with the model, if it is the code of `model_revision`."""
+    roots: Roots = Roots()
     data: DataConfig
     output_dir: str = Field(min_length=1)
     recipe: str | None = None

@@ -13,7 +13,9 @@ from winnow import spec
 
 OURS = {
     # Set by the sweep itself, or written in another place of the sweep file.
-    *("model", "recipe", "data", "lm_eval", "judge"),
+    *("model", "model_revision", "trust_remote_code", "recipe", "data", "lm_eval", "judge"),
+    # Set by the server.
+    "roots",
     # Set for each trial.
     *("output_dir", "eval_at", "eval_at_end", "evaluate_test", "checkpoint_at"),
     *("checkpoint_every_seconds", "export", "store"),
