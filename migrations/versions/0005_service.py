@@ -29,6 +29,9 @@ def upgrade() -> None:
     op.add_column("tokens", sa.Column("expires_at", _Time, nullable=True))
     op.add_column("tokens", sa.Column("last_used_at", _Time, nullable=True))
     op.add_column("tokens", sa.Column("revoked_at", _Time, nullable=True))
+    op.add_column("tokens", sa.Column("previous_hash", sa.String(64), nullable=True))
+    op.add_column("tokens", sa.Column("previous_expires_at", _Time, nullable=True))
+    op.create_index("uq_tokens_previous_hash", "tokens", ["previous_hash"], unique=True)
     op.create_table(
         "sessions",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -57,6 +60,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_audit"),
     )
     op.create_index("ix_audit_project_id_id", "audit", ["project_id", "id"])
+    op.create_index("ix_audit_actor_id", "audit", ["actor", "id"])
+    op.create_index("ix_audit_created_at", "audit", ["created_at"])
     op.create_table(
         "idempotency_keys",
         sa.Column("principal", sa.String(64), nullable=False),
@@ -84,8 +89,13 @@ def upgrade() -> None:
         sa.Column("project_id", sa.String(32), nullable=True),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("previous_secret", sa.Text(), nullable=True),
+        sa.Column("previous_until", _Time, nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
         sa.Column("events", _JSON, nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("failing_since", _Time, nullable=True),
+        sa.Column("disabled_reason", sa.Text(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("last_event_id", _Big, nullable=False),
         sa.Column("created_at", _Time, nullable=False),
@@ -95,12 +105,14 @@ def upgrade() -> None:
         "deliveries",
         sa.Column("id", sa.String(24), nullable=False),
         sa.Column("webhook_id", sa.String(16), nullable=False),
-        sa.Column("event_id", _Big, nullable=False),
+        sa.Column("event_id", _Big, nullable=True),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_at", _Time, nullable=True),
+        sa.Column("claimed_until", _Time, nullable=True),
+        sa.Column("last_at", _Time, nullable=True),
         sa.Column("last_status", sa.Integer(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("created_at", _Time, nullable=False),
@@ -112,10 +124,20 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_deliveries_state_next_at", "deliveries", ["state", "next_at"])
+    op.create_index(
+        "ix_deliveries_webhook_id_created_at", "deliveries", ["webhook_id", "created_at"]
+    )
+    op.create_table(
+        "telemetry",
+        sa.Column("process", sa.String(16), nullable=False),
+        sa.Column("figures", _JSON, nullable=False),
+        sa.PrimaryKeyConstraint("process", name="pk_telemetry"),
+    )
 
 
 def downgrade() -> None:
     for table in (
+        "telemetry",
         "deliveries",
         "webhooks",
         "allowed_code",
@@ -124,7 +146,10 @@ def downgrade() -> None:
         "sessions",
     ):
         op.drop_table(table)
+    op.drop_index("uq_tokens_previous_hash", "tokens")
     for column in (
+        "previous_expires_at",
+        "previous_hash",
         "revoked_at",
         "last_used_at",
         "expires_at",

@@ -74,7 +74,11 @@ tokens = Table(
     # To the minute or so: not every request writes.
     Column("last_used_at", UtcTime()),
     Column("revoked_at", UtcTime()),
+    # The text that it had before it was rotated, which works on until then.
+    Column("previous_hash", String(64)),
+    Column("previous_expires_at", UtcTime()),
     _created(),
+    Index("uq_tokens_previous_hash", "previous_hash", unique=True),
 )
 
 sessions = Table(
@@ -362,6 +366,8 @@ audit = Table(
     Column("detail", _Json),
     _created(),
     Index("ix_audit_project_id_id", "project_id", "id"),
+    Index("ix_audit_actor_id", "actor", "id"),
+    Index("ix_audit_created_at", "created_at"),
 )
 
 idempotency_keys = Table(
@@ -400,8 +406,15 @@ webhooks = Table(
     Column("url", Text, nullable=False),
     # What its messages are signed with. It has to be known in clear to sign.
     Column("secret", Text, nullable=False),
+    # The one before, which signs as well for a while after a change.
+    Column("previous_secret", Text),
+    Column("previous_until", UtcTime()),
+    Column("description", Text),
     Column("events", _Json, nullable=False),
     Column("enabled", Boolean, nullable=False),
+    # Since when every delivery has failed; and why winnow itself disabled it.
+    Column("failing_since", UtcTime()),
+    Column("disabled_reason", Text),
     Column("created_by", Text, nullable=False),
     # All events up to this one have become deliveries, or concern it not.
     Column("last_event_id", _Big, nullable=False),
@@ -413,17 +426,30 @@ deliveries = Table(
     metadata,
     Column("id", String(24), primary_key=True),
     Column("webhook_id", String(16), ForeignKey(webhooks.c.id), nullable=False),
-    Column("event_id", _Big, nullable=False),
+    # NULL: of no event, but asked for by a user (a ping).
+    Column("event_id", _Big),
     Column("kind", String(32), nullable=False),
     Column("body", Text, nullable=False),
     # pending, delivered, failed (given up).
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_at", UtcTime()),
+    # Somebody sends it, and is taken for dead after this.
+    Column("claimed_until", UtcTime()),
+    Column("last_at", UtcTime()),
     Column("last_status", Integer),
     Column("last_error", Text),
     _created(),
     Column("delivered_at", UtcTime()),
     UniqueConstraint("webhook_id", "event_id", "kind"),
     Index("ix_deliveries_state_next_at", "state", "next_at"),
+    Index("ix_deliveries_webhook_id_created_at", "webhook_id", "created_at"),
+)
+
+telemetry = Table(
+    "telemetry",
+    metadata,
+    # Counters of all drivers, and of all orchestrators, ever: they only rise.
+    Column("process", String(16), primary_key=True),
+    Column("figures", _Json, nullable=False),
 )
