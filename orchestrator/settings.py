@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, PrivateAttr, model_validator
+from pydantic import AliasChoices, Field, PrivateAttr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.environment import Environment
+from orchestrator.webhooks.addresses import Policy
 from trainer.config import Roots
 
 
@@ -72,6 +73,29 @@ class Settings(BaseSettings):
     """Whether judges may be at loopback and private addresses. Default: while the API is on a
     loopback address."""
 
+    webhook_allow: str = ""
+    """Networks, addresses and host names that webhooks may be sent to though they are not on the
+    public internet, with commas between: `10.0.0.0/8,ci.example`. Also by plain http."""
+    webhook_proxy: str | None = None
+    """A proxy for webhooks, `http://host:port`. It then has to keep them off private addresses: it
+    resolves the names. Without this no proxy is used, whatever the environment says."""
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """`auto`: text at a terminal, else a JSON object a line."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """A port on which the API gives its Prometheus metrics without a token, at `/metrics`. Without
+    one they are at `/v1/prometheus` only, for tokens with the scope `read`."""
+    metrics_host: str = "127.0.0.1"
+    """The address of that port."""
+    otel_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "WINNOW_OTEL_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    )
+    """Where traces are sent (OTLP over HTTP). Without it none are made."""
+
     _environment: Environment = PrivateAttr(default_factory=Environment)
 
     @property
@@ -109,6 +133,11 @@ class Settings(BaseSettings):
         names = tuple(name.strip() for name in given.split(",") if name.strip())
         return names or (None if self.is_private else ())
 
+    @property
+    def webhook_policy(self) -> Policy:
+        """Where webhooks may be sent."""
+        return Policy.parse(self.webhook_allow)
+
     def secrets(self) -> set[str]:
         """Values that must not be written down."""
         password = urlsplit(self.database_url).password
@@ -139,6 +168,12 @@ class Settings(BaseSettings):
                         "like /data/sft, with commas between"
                     )
         return self
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _can_be_parsed(cls, text: str) -> str:
+        Policy.parse(text)
+        return text
 
     @model_validator(mode="after")
     def _derive(self) -> Settings:
