@@ -123,6 +123,29 @@ class Token:
     project: str | None
     """None: all projects."""
     created_at: datetime
+    seconds_left: float | None = None
+    """Until it, or the session that stands for it, expires; None: never."""
+    session_id: int | None = None
+    """Set if a session was shown, not the token itself."""
+
+
+Refusal = Literal["unknown", "expired", "revoked", "replaced"]
+"""Why a token's text doesn't hold. `replaced`: the token was rotated, and its grace is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A request for the audit log. `project` None: the one of the sweep that `target` is about."""
+
+    actor: str
+    token_id: int | None
+    action: str
+    target: str | None
+    project: str | None
+    status: int
+    request_id: str | None
+    address: str | None
+    detail: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

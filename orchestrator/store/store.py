@@ -19,10 +19,10 @@ from orchestrator.store import (
     metrics,
     projects,
     sweeps,
-    tokens,
     trials,
 )
-from orchestrator.store.database import Database, ReadSession
+from orchestrator.store.access import Access
+from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.records import (
     CheckpointRow,
@@ -59,6 +59,10 @@ class Store:
 
     def close(self) -> None:
         self._db.close()
+        self.access = Access(self._db)
+        self.pace = Pace(self._db)
+        self.code = Code(self._db)
+        self.requests = Requests(self._db)
 
     def ping(self) -> bool:
         """Whether the database answers."""
@@ -487,15 +491,13 @@ class Store:
         self._db.transact(lambda s: commands.finish(s, command_id, result))
 
     def create_token(self, name: str) -> str:
-        """A new API token. Its text is returned here and never again: only a hash is stored."""
-        text = tokens.new_text()
-        self._db.transact(lambda s: tokens.add(s, name, text))
-        return text
+        """The text of a new token that may do everything. See `access` for others."""
+        return self.access.create_token(name)[1]
 
     def verify_token(self, text: str) -> Token | None:
         """The token that `text` is, or None."""
-        with self._db.read() as session:
-            return tokens.verify(session, text)
+        found = self.access.check_token(text)
+        return found if isinstance(found, Token) else None
 
     def report_cluster(self, resources: Mapping[str, float]) -> None:
         """The orchestrator's report of what the Ray cluster has, and its heartbeat."""
