@@ -11,11 +11,21 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import errors
+from api import errors, idempotency
 from api.access import PUBLIC, Principal, check_every_route
 from api.dashboard import HERE, dashboard
 from api.guard import LOOPBACK, Guard
-from api.routers import changes, health, history, metrics, projects, recipes, sweeps, trials
+from api.routers import (
+    changes,
+    health,
+    history,
+    metrics,
+    projects,
+    recipes,
+    sweeps,
+    trials,
+    validate,
+)
 from api.services import Services
 from api.tokens import ensure_token
 from orchestrator.preflight import Preflight, preflight
@@ -65,6 +75,7 @@ def create_app(
         preflight=check_files or partial(preflight, cache_dir=cache, here=settings.ray_is_here),
     )
     errors.install(app)
+    idempotency.install(app)
 
     def verify(token: str) -> Principal | None:
         found = store.verify_token(token)
@@ -77,7 +88,18 @@ def create_app(
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
     )
     for router in (
-        r.router for r in (health, recipes, projects, sweeps, changes, trials, metrics, history)
+        r.router
+        for r in (
+            health,
+            recipes,
+            projects,
+            validate,
+            sweeps,
+            changes,
+            trials,
+            metrics,
+            history,
+        )
     ):
         v1.include_router(router)
     app.include_router(v1)

@@ -11,10 +11,8 @@ from fastapi import Depends, Request
 
 from orchestrator.preflight import Preflight
 from orchestrator.settings import Settings
-from orchestrator.store import Command as Asked
 from orchestrator.store import Store
 from winnow.spec import SweepSpec
-from winnow.types import Command
 
 CHECKS_AT_ONCE = 2
 """Opening data and models takes a process and its memory each; further submitters wait."""
@@ -38,11 +36,6 @@ def services(request: Request) -> Services:
 
 def store(request: Request) -> Store:
     return services(request).store
-
-
-def asked(store: Store, command: Asked) -> Command:
-    """A command that was added, as it stands."""
-    return store.commands(command.sweep_id, after_id=command.id - 1, limit=1)[0]
 
 
 ServicesOf = Annotated[Services, Depends(services)]

@@ -16,8 +16,9 @@ from api.changes import (
     planned_trials,
 )
 from api.documents import Document, takes
+from api.idempotency import OnceOf
 from api.pages import EventId, Limit, page
-from api.services import StoreOf, asked
+from api.services import StoreOf
 from winnow.changes import Add, Extend, Narrow, Set
 from winnow.types import Command, Page
 
@@ -25,63 +26,69 @@ router = APIRouter(prefix="/sweeps", tags=["changes"])
 
 
 @router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
-def cancel_sweep(sweep_id: SweepId, store: StoreOf, who: Controller) -> Command:
+def cancel_sweep(sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf) -> Command:
     """Ask for a sweep to end. 409 if it has ended."""
-    command = store.add_command(sweep_id, None, "cancel", who.name)
-    if store.cancel_queued(sweep_id):  # nobody has begun it, so nobody has to be waited for
-        store.finish_command(command.id, "canceled before it began")
-    return asked(store, command)
+    return store.requests.cancel(sweep_id, who.name, once=once)
 
 
 @router.post("/{sweep_id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
 def add_configurations(
-    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller
+    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
 ) -> Page[Command]:
     """Ask for one configuration, or a list of them, to be run too. An ended sweep goes on.
 
-    One command a configuration, in their order.
+    One command a configuration, in their order; all of them, or none.
     """
     planned = planned_trials(store, store.get_sweep(sweep_id))
     payloads = check_add(document, current_spec(store, sweep_id), sweep_id, planned)
-    added = [store.add_command(sweep_id, None, "add", who.name, p) for p in payloads]
-    return Page[Command](items=[asked(store, command) for command in added])
+    return store.requests.ask_all(sweep_id, "add", who.name, payloads, once=once)
 
 
 @router.post(
     "/{sweep_id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
 )
-def extend_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
+def extend_sweep(
+    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
+) -> Command:
     """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
     planned = planned_trials(store, store.get_sweep(sweep_id))
     payload = check_extend(document, current_spec(store, sweep_id), sweep_id, planned)
-    return asked(store, store.add_command(sweep_id, None, "extend", who.name, payload))
+    return store.requests.ask(sweep_id, None, "extend", who.name, payload, once=once)
 
 
 @router.post(
     "/{sweep_id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
 )
-def narrow_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
+def narrow_sweep(
+    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
+) -> Command:
     """Ask for the sampler to propose from a smaller space from now on. Trials that exist stay."""
     payload = check_narrow(document, current_spec(store, sweep_id))
-    return asked(store, store.add_command(sweep_id, None, "narrow", who.name, payload))
+    return store.requests.ask(sweep_id, None, "narrow", who.name, payload, once=once)
 
 
 @router.post("/{sweep_id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
-def set_sweep(sweep_id: SweepId, document: Document, store: StoreOf, who: Controller) -> Command:
+def set_sweep(
+    sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
+) -> Command:
     """Ask for another concurrency, priority, weight or budget. What is left out stays."""
     payload = check_set(document, current_spec(store, sweep_id), store.get_sweep(sweep_id))
-    return asked(store, store.add_command(sweep_id, None, "set", who.name, payload))
+    return store.requests.ask(sweep_id, None, "set", who.name, payload, once=once)
 
 
 @router.post("/{sweep_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
 def ask_of_sweep(
-    sweep_id: SweepId, action: Literal["pause", "resume"], store: StoreOf, who: Controller
+    sweep_id: SweepId,
+    action: Literal["pause", "resume"],
+    store: StoreOf,
+    who: Controller,
+    once: OnceOf,
 ) -> Command:
     """Ask for a sweep to be paused (its trials free their workers) or resumed.
 
     The answer is the command; its `result` is null until it was carried out.
     """
-    return asked(store, store.add_command(sweep_id, None, action, who.name))
+    return store.requests.ask(sweep_id, None, action, who.name, once=once)
 
 
 @router.get("/{sweep_id}/commands", dependencies=[READ])

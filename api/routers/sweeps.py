@@ -8,10 +8,11 @@ import anyio.to_thread
 from fastapi import APIRouter, Request, Response, status
 
 from api.access import READ, Reader, Submitter, SweepId
-from api.checks import check_sweep
+from api.checks import checked as check
 from api.documents import read_document, takes
 from api.errors import invalid_replay
 from api.explain import parse_as
+from api.idempotency import OnceOf, creates
 from api.pages import Cursor, Limit
 from api.services import ServicesOf, StoreOf
 from orchestrator import replay as replaying
@@ -28,26 +29,19 @@ router = APIRouter(prefix="/sweeps", tags=["sweeps"])
     openapi_extra=takes(SweepSpec),
 )
 async def create_sweep(
-    request: Request, response: Response, services: ServicesOf, who: Submitter
+    request: Request, response: Response, services: ServicesOf, who: Submitter, once: OnceOf
 ) -> Sweep:
     """Check a sweep, data and model included, and queue it. Nothing starts if a check fails."""
     document = await read_document(request)
 
     def create() -> Sweep:
-        resources, age = services.store.cluster()
-        checked = check_sweep(
-            document,
-            cluster=resources if age is not None and resources else None,
-            variables=services.settings.environment,
-            projects={p.id: p for p in services.store.projects() if who.sees(p.id)},
-            here=services.settings.ray_is_here,
-            preflight=services.preflight,
-        )
+        checked = check(services, who, document)
         return services.store.create_sweep(
             checked.spec.model_dump(mode="json"),
             checked.planned,
             checked.spec.name,
             checked.facts,
+            once=creates(once, "/v1/sweeps/{id}"),
         )
 
     sweep = await anyio.to_thread.run_sync(create, limiter=services.checks)

@@ -9,8 +9,9 @@ from fastapi import APIRouter, status
 from api.access import READ, Controller, SweepId, TrialId
 from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
+from api.idempotency import OnceOf
 from api.pages import Cursor, Limit
-from api.services import StoreOf, asked
+from api.services import StoreOf
 from winnow.changes import Clone
 from winnow.types import Command, Page, Trial
 
@@ -38,19 +39,18 @@ def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
     openapi_extra=takes(Clone, required=False),
 )
 def clone_trial(
-    trial_id: TrialId, document: OptionalDocument, store: StoreOf, who: Controller
+    trial_id: TrialId, document: OptionalDocument, store: StoreOf, who: Controller, once: OnceOf
 ) -> Command:
     """Ask for a new trial like this one, with other values for `params`. An ended sweep goes on."""
     trial = store.get_trial(trial_id)
     planned = planned_trials(store, store.get_sweep(trial.sweep_id))
     payload = check_clone(document, current_spec(store, trial.sweep_id), trial, planned)
-    command = store.add_command(trial.sweep_id, trial_id, "clone", who.name, payload)
-    return asked(store, command)
+    return store.requests.ask(trial.sweep_id, trial_id, "clone", who.name, payload, once=once)
 
 
 @router.post("/trials/{trial_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
 def ask_of_trial(
-    trial_id: TrialId, action: TrialAction, store: StoreOf, who: Controller
+    trial_id: TrialId, action: TrialAction, store: StoreOf, who: Controller, once: OnceOf
 ) -> Command:
     """Ask for a trial to be stopped, paused, resumed, revived, pinned or unpinned.
 
@@ -60,4 +60,4 @@ def ask_of_trial(
     same request twice is one command while the first still waits.
     """
     trial = store.get_trial(trial_id)
-    return asked(store, store.add_command(trial.sweep_id, trial_id, action, who.name))
+    return store.requests.ask(trial.sweep_id, trial_id, action, who.name, once=once)

@@ -8,19 +8,20 @@ Tables are in `schema`, sessions and retries in `database`; then one module a ta
 """
 
 from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.idempotency import Answer, Once
 from orchestrator.store.migrations import migrate
 from orchestrator.store.records import (
     AttemptRow,
-    CheckpointRow,
     Audited,
+    CheckpointRow,
     Claim,
     Claimable,
     Command,
     Desk,
     Driver,
     Lease,
-    StoredDecision,
     Refusal,
+    StoredDecision,
     SweepRows,
     Token,
     TrialRow,
@@ -30,20 +31,21 @@ from orchestrator.store.store import Store
 from orchestrator.store.writer import Writer
 
 __all__ = [
+    "Answer",
     "AttemptRow",
+    "Audited",
     "CheckpointRow",
     "Claim",
-    "Audited",
     "Claimable",
     "Command",
     "Desk",
     "Driver",
     "DriverTransaction",
     "Lease",
-    "Store",
-    "StoredDecision",
     "Refusal",
     "Once",
+    "Store",
+    "StoredDecision",
     "SweepRows",
     "Token",
     "TrialRow",

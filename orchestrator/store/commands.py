@@ -126,6 +126,14 @@ def finish_all(session: WriteSession, sweep_id: str, result: str) -> None:
         finish(session, command.id, result)
 
 
+def get(session: ReadSession, command_id: int) -> types.Command:
+    """One command, as it stands."""
+    row = session.first(select(commands).where(commands.c.id == command_id))
+    if row is None:
+        raise NotFound("command", command_id)
+    return types.Command.model_validate(dict(row._mapping))
+
+
 def listed(session: ReadSession, sweep_id: str, after_id: int, limit: int) -> list[types.Command]:
     """Commands in their order, those after `after_id`."""
     query = (

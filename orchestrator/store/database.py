@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import (
     Connection,
@@ -59,6 +59,16 @@ class ReadSession:
     def scalar(self, statement: Executable) -> Any:
         return self._connection.execute(statement).scalar()
 
+    def cursor(self) -> Any:
+        """A cursor of the driver below SQLAlchemy, for many rows of plain numbers. Its parameters
+        are written as `placeholder`; on PostgreSQL it takes numbers as binary."""
+        raw: Any = self._connection.connection
+        return raw.cursor(binary=True) if self.placeholder == "%s" else raw.cursor()
+
+    @property
+    def placeholder(self) -> str:
+        return "?" if self._connection.dialect.name == "sqlite" else "%s"
+
 
 class WriteSession(ReadSession):
     """One transaction. It commits when its block ends, and writes nothing if that raises."""
@@ -99,6 +109,12 @@ class WriteSession(ReadSession):
         self._events = []
 
 
+class Keeps(Protocol):
+    """Writes down what a transaction came to, as a part of it."""
+
+    def keep(self, session: WriteSession, result: Any) -> None: ...
+
+
 class Database:
     """A pool of connections to one database, used from any number of threads."""
 
@@ -119,8 +135,11 @@ class Database:
             yield session
             session.flush_events()
 
-    def transact(self, work: Callable[[WriteSession], T]) -> T:
-        """Run `work` in one transaction, again from the start where the database asks for that."""
+    def transact(self, work: Callable[[WriteSession], T], once: Keeps | None = None) -> T:
+        """Run `work` in one transaction, again from the start where the database asks for that.
+
+        `once` keeps what `work` returned, in that transaction (see `store.idempotency`).
+        """
         with _translated():
             began = time.monotonic()
             for attempt in range(_ATTEMPTS):
@@ -128,6 +147,8 @@ class Database:
                     with self._begin(write=True) as connection:
                         session = WriteSession(connection)
                         result = work(session)
+                        if once is not None:
+                            once.keep(session, result)
                         session.flush_events()
                     return result
                 except DBAPIError as error:

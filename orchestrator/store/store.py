@@ -22,8 +22,11 @@ from orchestrator.store import (
     trials,
 )
 from orchestrator.store.access import Access
+from orchestrator.store.code import Code
 from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.idempotency import Once
+from orchestrator.store.pace import Pace
 from orchestrator.store.records import (
     CheckpointRow,
     Claimable,
@@ -37,6 +40,7 @@ from orchestrator.store.records import (
     TrialRow,
     Usage,
 )
+from orchestrator.store.requests import Requests
 from orchestrator.store.schema import trials as trials_table
 from orchestrator.store.writer import Writer
 from trainer.metrics import Batch, Evaluation, StepRecord
@@ -56,13 +60,13 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._db = Database(url)
-
-    def close(self) -> None:
-        self._db.close()
         self.access = Access(self._db)
         self.pace = Pace(self._db)
         self.code = Code(self._db)
         self.requests = Requests(self._db)
+
+    def close(self) -> None:
+        self._db.close()
 
     def ping(self) -> bool:
         """Whether the database answers."""
@@ -75,13 +79,23 @@ class Store:
     # --- sweeps -------------------------------------------------------------------------------
 
     def create_sweep(
-        self, spec: dict[str, Any], planned: int, name: str, facts: dict[str, Any] | None = None
+        self,
+        spec: dict[str, Any],
+        planned: int,
+        name: str,
+        facts: dict[str, Any] | None = None,
+        *,
+        once: Once | None = None,
     ) -> types.Sweep:
         """A new QUEUED sweep of `planned` search trials. `spec` is stored as it is, and so are
         `facts`: what the check of its data and model found, for its driver."""
         sweep_id = sweeps.new_id()
-        self._db.transact(lambda s: sweeps.create(s, sweep_id, name, spec, planned, facts or {}))
-        return self.get_sweep(sweep_id)
+
+        def work(session: WriteSession) -> types.Sweep:
+            sweeps.create(session, sweep_id, name, spec, planned, facts or {})
+            return sweeps.get(session, sweep_id)
+
+        return self._db.transact(work, once)
 
     def get_sweep(self, sweep_id: str) -> types.Sweep:
         with self._db.read() as session:
