@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from api.access import Principal
 from api.errors import invalid_sweep
 from api.explain import did_you_mean, parse_spec
+from api.services import Services
 from orchestrator.plan import validate_space
 from orchestrator.preflight import Preflight
 from winnow.environment import KEY_SUFFIX
@@ -27,6 +29,20 @@ STORES = (
     *("hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav", "file"),
 )
 """Kinds of address that checkpoints can be kept at (fsspec)."""
+
+
+def checked(services: Services, who: Principal, document: Any) -> CheckedSweep:
+    """The sweep that `document` describes, if `who` may create it and it can run. Blocks for
+    seconds. Raises ProblemError 422."""
+    resources, age = services.store.cluster()
+    return check_sweep(
+        document,
+        cluster=resources if age is not None and resources else None,
+        variables=services.settings.environment,
+        projects={p.id: p for p in services.store.projects() if who.sees(p.id)},
+        here=services.settings.ray_is_here,
+        preflight=services.preflight,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from trainer.errors import ModelError, TrainerError
 from trainer.evaluate import tasks
 from trainer.evaluate.extract import reference_problem
 from trainer.identity import identities
+from trainer.machine import host_memory, smallest_gpu
 from trainer.model import check_model, count_parameters, four_bit_problem, load_tokenizer
 
 T = TypeVar("T")
@@ -40,8 +41,9 @@ class Report:
     Counts are of usable samples, by set name for those held out; `train_sets` are in the order of
     the configuration. `too_long` maps a path to those left out. `train_tokens` are all tokens of
     the training samples, `train_targets` those that are learned; `longest` and `mean_length` are
-    in tokens. `identity` maps each path of the configuration (of a data set its `Source.key`) to a
-    digest of what is there.
+    in tokens. `model_sizes` are the fields of the model's `config.json` that its memory depends on,
+    `memory_bytes` what this machine's smallest GPU, or the host, has. `identity` maps each path of
+    the configuration (of a data set its `Source.key`) to a digest of what is there.
     """
 
     ok: bool = True
@@ -57,6 +59,8 @@ class Report:
     test_samples: dict[str, int] = field(default_factory=dict[str, int])
     general_samples: dict[str, int] = field(default_factory=dict[str, int])
     parameters: int = 0
+    model_sizes: dict[str, Any] = field(default_factory=dict[str, Any])
+    memory_bytes: int | None = None
     identity: dict[str, str] = field(default_factory=dict[str, str])
 
     def asdict(self) -> dict[str, Any]:
@@ -85,6 +89,7 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
     if folder is not None:
         report.parameters = _attempt(report, "/model", lambda: count_parameters(folder)) or 0
         pointer = "/model" if config.data.chat_template is None else "/data/chat_template"
+        report.model_sizes = memory.model_sizes(folder)
         tokenizer = _attempt(
             report, pointer, lambda: load_tokenizer(folder, config.data.chat_template)
         )
@@ -134,6 +139,8 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
             )
         for pointer, message in problems:
             report.blame(pointer, message)
+    if report.ok and device != "elsewhere":
+        report.memory_bytes = smallest_gpu() if device == "gpu" else host_memory()
     if report.ok:
         report.identity = identities(config, folder)
     return report

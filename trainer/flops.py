@@ -142,6 +142,14 @@ _SIZES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+SIZE_FIELDS = frozenset(
+    {name for names in _SIZES.values() for name in names}
+    | {"model_type", "vocab_size", "head_dim", "multi_query", "tie_word_embeddings"}
+    | {"sliding_window", "use_sliding_window", "layer_types"}
+)
+"""All fields that `shape_of` reads, but for `text_config`, which holds the same ones."""
+
+
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
     """The sizes in a model's `config.json`; None if it doesn't give them.
 

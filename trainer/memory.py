@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer.config import TrainConfig
-from trainer.flops import Shape, shape_of
+from trainer.flops import SIZE_FIELDS, Shape, shape_of
 from trainer.machine import free_at, host_memory, smallest_gpu
 
 GIB = 1024**3
@@ -456,6 +456,14 @@ def _largest_parts(needed: Estimate) -> str:
     names = ("weights", "gradients", "optimizer", "activations", "buffers")
     parts = sorted(((getattr(needed, name), name) for name in names), reverse=True)
     return ", ".join(f"{name} {readable(size)}" for size, name in parts[:3] if size)
+
+
+def model_sizes(folder: Path) -> dict[str, Any]:
+    """Of a model's `config.json`, what `estimate` needs; empty if it can't be read."""
+    config = _read_config(folder) or {}
+    text = config.get("text_config")
+    whole = {**config, **text} if isinstance(text, Mapping) else config
+    return {k: v for k, v in whole.items() if k in SIZE_FIELDS or k in ("dtype", "torch_dtype")}
 
 
 def _read_config(folder: Path) -> Mapping[str, Any] | None:
