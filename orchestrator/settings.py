@@ -7,7 +7,9 @@ reads the environment.
 from __future__ import annotations
 
 import os
+import re
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -18,6 +20,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from orchestrator.environment import Environment
 from orchestrator.webhooks.addresses import Policy
 from trainer.config import Roots
+
+_NAME = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 
 
 class Settings(BaseSettings):
@@ -96,6 +100,26 @@ class Settings(BaseSettings):
     )
     """Where traces are sent (OTLP over HTTP). Without it none are made."""
 
+    allowed_hosts: str = ""
+    """Names by which the API may be addressed (the Host header), with commas between, e.g.
+    `winnow.example.com`. Those of loopback always work. Needed on any other address."""
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas between, of proxies whose X-Forwarded-For and
+    X-Forwarded-Proto are believed. Default: nobody's are."""
+    session_hours: float = Field(default=168.0, gt=0.0, le=8760.0)
+    """How long a browser stays signed in."""
+    header_seconds: float = Field(default=10.0, gt=0.0, le=3600.0)
+    """How long the head of a request may take to arrive."""
+    body_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
+    """How long a request's body may take to arrive."""
+    reads_per_minute: int = Field(default=6000, ge=0)
+    writes_per_minute: int = Field(default=1200, ge=0)
+    heavy_per_minute: int = Field(default=300, ge=0)
+    """How much one token may ask of one API process; `heavy`: submit, validate, replay, export. As
+    much at once as in a minute. 0: no limit."""
+    failures_per_minute: int = Field(default=30, ge=0)
+    """Wrong tokens from one address before it is told to slow down. 0: no limit."""
+
     _environment: Environment = PrivateAttr(default_factory=Environment)
 
     @property
@@ -129,6 +153,23 @@ class Settings(BaseSettings):
         """What addresses of stores begin with; None: anything."""
         return self._listed(self.store_roots)
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Names by which the API may be addressed. Raises ValueError if nobody has given any."""
+        given = {name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()}
+        if not given and not self.is_private:
+            raise ValueError(
+                f"WINNOW_HOST is {self.host}, which others can reach, so winnow has to know by "
+                "which names: set WINNOW_ALLOWED_HOSTS, e.g. winnow.example.com (without port; "
+                "several with commas between)"
+            )
+        return frozenset(given | {"localhost", "127.0.0.1", "::1"})
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Whose X-Forwarded headers are believed."""
+        return tuple(name.strip() for name in self.trusted_proxies.split(",") if name.strip())
+
     def _listed(self, given: str) -> tuple[str, ...] | None:
         names = tuple(name.strip() for name in given.split(",") if name.strip())
         return names or (None if self.is_private else ())
@@ -156,6 +197,23 @@ class Settings(BaseSettings):
                 f"WINNOW_RAY_JOBS_ADDRESS: {address!r} is not a web address; give the dashboard's, "
                 "e.g. http://head:8265"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_names(self) -> Settings:
+        for name in self.allowed_hosts.split(","):
+            if name.strip() and not _NAME.fullmatch(name.strip()):
+                raise ValueError(
+                    f"WINNOW_ALLOWED_HOSTS: {name.strip()!r} is not a name or an address; give "
+                    "names like winnow.example.com, without scheme, port or *"
+                )
+        for proxy in self.proxies:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"WINNOW_TRUSTED_PROXIES: {error}; give addresses or networks, e.g. 10.0.0.0/24"
+                ) from None
         return self
 
     @model_validator(mode="after")
