@@ -228,16 +228,20 @@ class Sweep(Model):
 
 
 class Curve(Model):
-    """A trial's points, as columns of equal length, by rising step."""
+    """A trial's points, as columns of equal length, by rising step. Columns that were not asked for
+    are empty."""
 
     trial_id: str
     step: list[int]
     samples: list[int]
-    loss: list[float | None]
-    grad_norm: list[float | None]
-    learning_rate: list[float]
+    loss: list[float | None] = []
+    grad_norm: list[float | None] = []
+    learning_rate: list[float] = []
     total_points: int
-    """Points stored; more than were sent if they were thinned out."""
+    """Points that were asked for; more than were sent if they were thinned out."""
+    x: list[float] | None = None
+    """Where each point lies on the axis that was asked for: steps, samples, tokens, or seconds of
+    training."""
     details: dict[str, list[float | None]] | None = None
     """On request: seconds, memory (bytes), input_tokens, tokens_per_second, padding (a share),
     data_wait (seconds), mfu, grad_sq and noise; see the trainer's step records."""
@@ -260,6 +264,8 @@ class EvaluationPoint(Model):
 class Metrics(Model):
     curves: list[Curve]
     evaluations: list[EvaluationPoint]
+    next: str | None = None
+    """The cursor of the following trials, null if these were the last."""
 
 
 class Decision(Model):
@@ -384,7 +390,7 @@ class Event(Model):
     trial_id: str | None
     type: str
     """sweep.created, sweep.state, trial.created, trial.state, attempt.started, decision,
-    evaluation, checkpoint, command, driver.started, driver.lost."""
+    evaluation, checkpoint, command, driver.started, driver.lost, budget.reached."""
     data: dict[str, Any]
     created_at: datetime
 

@@ -133,9 +133,22 @@ def upgrade() -> None:
         sa.Column("figures", _JSON, nullable=False),
         sa.PrimaryKeyConstraint("process", name="pk_telemetry"),
     )
+    # Reading 10,000 trials: what has only grown, how they are sorted, what is added up.
+    for table, column in (("trials", "rewound"), ("sweeps", "trimmed_event_id")):
+        op.add_column(table, sa.Column(column, _Big, nullable=False, server_default=sa.text("0")))
+    op.create_index("ix_trials_sweep_id_value", "trials", ["sweep_id", "value", "number"])
+    op.create_index(
+        "ix_trials_summary",
+        "trials",
+        ["sweep_id", "kind", "state", "samples", "total_samples", "seconds"],
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_trials_summary", "trials")
+    op.drop_index("ix_trials_sweep_id_value", "trials")
+    op.drop_column("trials", "rewound")
+    op.drop_column("sweeps", "trimmed_event_id")
     for table in (
         "telemetry",
         "deliveries",

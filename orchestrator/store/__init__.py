@@ -7,6 +7,7 @@ Reads for the API return `winnow.types`; what drivers and the orchestrator need 
 Tables are in `schema`, sessions and retries in `database`; then one module a table family.
 """
 
+from orchestrator.store.curves import DETAILS, MAIN, Axis, Wanted
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.idempotency import Answer, Once
 from orchestrator.store.migrations import migrate
@@ -31,9 +32,12 @@ from orchestrator.store.store import Store
 from orchestrator.store.writer import Writer
 
 __all__ = [
+    "DETAILS",
+    "MAIN",
     "Answer",
     "AttemptRow",
     "Audited",
+    "Axis",
     "CheckpointRow",
     "Claim",
     "Claimable",
@@ -42,14 +46,15 @@ __all__ = [
     "Driver",
     "DriverTransaction",
     "Lease",
-    "Refusal",
     "Once",
+    "Refusal",
     "Store",
     "StoredDecision",
     "SweepRows",
     "Token",
     "TrialRow",
     "Usage",
+    "Wanted",
     "Writer",
     "migrate",
 ]

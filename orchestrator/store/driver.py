@@ -191,6 +191,7 @@ class DriverTransaction:
             self._revision,
             columns={
                 "attempt": attempt,
+                "rewound": self._revision,
                 "step": step,
                 "samples": 0 if checkpoint is None else checkpoint.samples,
                 "loss": None if at is None else at.loss,
@@ -217,16 +218,18 @@ class DriverTransaction:
         Conflict if the attempt isn't the live one, or has reported one of the points before.
         """
         row = self._live(trial_id, attempt)
+        rewound: dict[str, Any] = {}
         if batch.steps and batch.steps[0].step <= row.step:
             # It went on from an older checkpoint than it was given (a damaged one, say).
             metrics.supersede_beyond(self._session, trial_id, attempt, batch.steps[0].step - 1)
+            rewound = {"rewound": self._revision}
         metrics.insert_steps(self._session, trial_id, attempt, batch.steps)
         metrics.insert_evaluations(self._session, trial_id, attempt, batch.evaluations)
         metrics.insert_checkpoints(self._session, trial_id, attempt, batch.checkpoints)
         self._session.execute(
             update(trials)
             .where(trials.c.id == trial_id)
-            .values(version=self._revision, **self._progress(row, batch))
+            .values(version=self._revision, **rewound, **self._progress(row, batch))
         )
         self._keep_notes(row, batch)
         self._tell(row, attempt, batch)
@@ -301,6 +304,10 @@ class DriverTransaction:
                 self._session, trial, TrialState.CANCELED, self._revision, reason=why, message=text
             )
         commands.finish_all(self._session, row.id, f"the sweep is {state}")
+
+    def tell_of_budget(self, message: str) -> None:
+        """Say that the sweep ends because its budget is used up."""
+        self._session.emit(self._sweep_id, "budget.reached", {"message": message})
 
     def move_sweep(self, state: SweepState, message: str | None = None) -> None:
         """Pause the sweep, or queue it again. To end it, `end_sweep`."""

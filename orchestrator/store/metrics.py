@@ -7,24 +7,19 @@ the earlier one stays but is marked superseded, and counts nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Integer,
-    String,
     Table,
     and_,
-    column,
     func,
     insert,
     literal,
-    or_,
     select,
     update,
-    values,
 )
 from sqlalchemy.exc import IntegrityError
 
@@ -33,9 +28,8 @@ from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.records import AttemptRow, CheckpointRow
 from orchestrator.store.schema import attempts, checkpoints, evaluations, metrics, trials
 from orchestrator.store.scores import combine
-from orchestrator.store.thinning import thin
 from trainer.metrics import CheckpointRecord, Evaluation, StepRecord
-from winnow.types import Curve, EvaluationPoint, Scores, TrialState
+from winnow.types import EvaluationPoint, Scores, TrialState
 
 # --- writing (inside a driver's transaction) --------------------------------------------------
 
@@ -173,72 +167,16 @@ def latest_scores(session: ReadSession, trial_id: str) -> Scores:
     return combine(session.rows(select(evaluations).where(*live, evaluations.c.step == last)))  # type: ignore[arg-type]
 
 
-def curves(
-    session: ReadSession,
-    sweep_id: str,
-    trial_ids: Sequence[str] | None,
-    after_step: int | Mapping[str, int] | None,
-    max_points: int,
-    details: bool = False,
-) -> list[Curve]:
-    """See `Store.curves`. Filters first, then thins out."""
-    columns = (*_CURVE, *_DETAILS) if details else _CURVE
+def evaluation_rows(session: ReadSession, trial_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Evaluations that count of some trials, by trial number, then step, with the fields of
+    `winnow.types.EvaluationPoint`."""
     query = (
-        select(metrics.c.trial_id, trials.c.number, *(metrics.c[name] for name in columns))
-        .join(trials, trials.c.id == metrics.c.trial_id)
-        .where(trials.c.sweep_id == sweep_id, ~metrics.c.superseded)
-        .order_by(metrics.c.trial_id, metrics.c.step)
-    )
-    if trial_ids is not None:
-        query = query.where(metrics.c.trial_id.in_(trial_ids))
-    if isinstance(after_step, Mapping):
-        if after_step:
-            seen = (
-                values(column("id", String), column("step", Integer))
-                .data(list(after_step.items()))
-                .cte("seen")
-            )
-            query = query.outerjoin(seen, seen.c.id == metrics.c.trial_id).where(
-                or_(seen.c.step.is_(None), metrics.c.step > seen.c.step)
-            )
-    elif after_step is not None:
-        query = query.where(metrics.c.step > after_step)
-    found = [
-        (points[0].number, _curve(trial_id, points, max_points, details))
-        for trial_id, group in groupby(session.rows(query), key=lambda row: row.trial_id)
-        if (points := list(group))
-    ]
-    return [curve for _, curve in sorted(found, key=lambda pair: pair[0])]
-
-
-_CURVE = ("step", "samples", "loss", "grad_norm", "learning_rate")
-_DETAILS = ("seconds", "memory", "input_tokens", "padding", "data_wait", "mfu", "grad_sq", "noise")
-
-
-def _curve(trial_id: str, points: Sequence[Any], max_points: int, details: bool) -> Curve:
-    kept = thin(points, max_points)
-    curve: dict[str, Any] = {name: [getattr(p, name) for p in kept] for name in _CURVE}
-    if details:
-        curve["details"] = {name: [getattr(p, name) for p in kept] for name in _DETAILS}
-        curve["details"]["tokens_per_second"] = [
-            p.input_tokens / p.seconds if p.seconds > 0 else None for p in kept
-        ]
-    return Curve(trial_id=trial_id, total_points=len(points), **curve)
-
-
-def evaluation_points(
-    session: ReadSession, sweep_id: str, trial_ids: Sequence[str] | None
-) -> list[EvaluationPoint]:
-    """Evaluations that count, by trial number, then step."""
-    query = (
-        select(evaluations)
+        select(*(evaluations.c[name] for name in EvaluationPoint.model_fields))
         .join(trials, trials.c.id == evaluations.c.trial_id)
-        .where(trials.c.sweep_id == sweep_id, ~evaluations.c.superseded)
+        .where(evaluations.c.trial_id.in_(trial_ids), ~evaluations.c.superseded)
         .order_by(trials.c.number, evaluations.c.step, evaluations.c.split, evaluations.c.dataset)
     )
-    if trial_ids is not None:
-        query = query.where(evaluations.c.trial_id.in_(trial_ids))
-    return [EvaluationPoint.model_validate(dict(row._mapping)) for row in session.rows(query)]
+    return [dict(row._mapping) for row in session.rows(query)]
 
 
 def load_steps(

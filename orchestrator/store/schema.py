@@ -131,6 +131,8 @@ sweeps = Table(
     _created(),
     Column("started_at", UtcTime()),
     Column("ended_at", UtcTime()),
+    # Its events up to this one may be gone; see `events.trim`.
+    Column("trimmed_event_id", _Big, nullable=False, default=0, server_default=text("0")),
     Index("ix_sweeps_created_at_id", "created_at", "id"),
     Index("ix_sweeps_state", "state"),
 )
@@ -148,6 +150,8 @@ trials = Table(
     Column("params", _Json, nullable=False),
     Column("config", _Json, nullable=False),
     Column("version", _Big, nullable=False),
+    # The version at which points last stopped counting: while it stays, a curve only grows.
+    Column("rewound", _Big, nullable=False, default=0, server_default=text("0")),
     # Progress, updated with every recorded batch.
     Column("attempt", Integer, nullable=False),
     Column("step", Integer, nullable=False),
@@ -177,6 +181,9 @@ trials = Table(
     UniqueConstraint("sweep_id", "number"),
     Index("ix_trials_fingerprint", "fingerprint"),
     Index("ix_trials_sweep_id_version", "sweep_id", "version"),
+    Index("ix_trials_sweep_id_value", "sweep_id", "value", "number"),
+    # Holds all that a sweep's summary adds up.
+    Index("ix_trials_summary", "sweep_id", "kind", "state", "samples", "total_samples", "seconds"),
 )
 
 attempts = Table(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 
-from orchestrator.errors import NotFound, StoreUnavailable
+from orchestrator.errors import StoreUnavailable
 from orchestrator.schedulers.base import Decision
 from orchestrator.store import (
     cluster,
@@ -23,6 +23,7 @@ from orchestrator.store import (
 )
 from orchestrator.store.access import Access
 from orchestrator.store.code import Code
+from orchestrator.store.curves import DETAILS, MAIN, Curves, Wanted
 from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.idempotency import Once
@@ -42,6 +43,7 @@ from orchestrator.store.records import (
 )
 from orchestrator.store.requests import Requests
 from orchestrator.store.schema import trials as trials_table
+from orchestrator.store.webhooks import Webhooks
 from orchestrator.store.writer import Writer
 from trainer.metrics import Batch, Evaluation, StepRecord
 from winnow import types
@@ -60,7 +62,9 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._db = Database(url)
+        self.metrics = Curves(self._db)
         self.access = Access(self._db)
+        self.webhooks = Webhooks(self._db)
         self.pace = Pace(self._db)
         self.code = Code(self._db)
         self.requests = Requests(self._db)
@@ -186,17 +190,18 @@ class Store:
         gives all of its steps); what is then left is thinned out to `max_points` a trial, keeping
         extremes. Superseded points are left out. `details` adds throughput, memory and noise.
         """
-        with self._sweep(sweep_id) as session:
-            _check_members(session, sweep_id, trial_ids)
-            return metrics.curves(session, sweep_id, trial_ids, after_step, max_points, details)
+        wanted = Wanted(
+            (*MAIN, *DETAILS) if details else MAIN, max_points=max_points, after_step=after_step
+        )
+        page = self.metrics.read(sweep_id, trial_ids, wanted, evaluations=False)
+        return [types.Curve.model_validate(points.asdict()) for points in page.curves]
 
     def evaluations(
         self, sweep_id: str, trial_ids: Sequence[str] | None = None
     ) -> list[types.EvaluationPoint]:
         """Evaluations by trial number, then step. Superseded ones are left out."""
-        with self._sweep(sweep_id) as session:
-            _check_members(session, sweep_id, trial_ids)
-            return metrics.evaluation_points(session, sweep_id, trial_ids)
+        page = self.metrics.read(sweep_id, trial_ids, Wanted(after_step=2**31))
+        return [types.EvaluationPoint.model_validate(row) for row in page.evaluations]
 
     def decisions(
         self, sweep_id: str, trial_id: str | None = None, after_id: int = 0, limit: int = 1000
@@ -527,15 +532,3 @@ class Store:
         with self._db.read() as session:
             sweeps.row_of(session, sweep_id)
             yield session
-
-
-def _check_members(session: ReadSession, sweep_id: str, trial_ids: Sequence[str] | None) -> None:
-    if not trial_ids:
-        return
-    known = session.rows(
-        select(trials_table.c.id).where(
-            trials_table.c.sweep_id == sweep_id, trials_table.c.id.in_(trial_ids)
-        )
-    )
-    for missing in sorted(set(trial_ids) - {row.id for row in known}):
-        raise NotFound("trial", missing)

@@ -1,48 +1,59 @@
-"""Fewer points of a long curve, without losing what catches the eye. Pure."""
+"""Fewer points of a long curve, without losing what catches the eye. Pure.
+
+A curve is cut into buckets by step: bucket = step // 2^k. Where a bucket begins and ends depends
+on nothing but k, so what is shown of a growing curve stays as it was; only when it has become too
+long for its number of points does k rise by one, and then of what was shown some points go and
+none come.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 
-class Point(Protocol):
-    @property
-    def loss(self) -> float | None: ...
-    @property
-    def grad_norm(self) -> float | None: ...
+def chosen(steps: Floats, columns: Sequence[Floats], max_points: int) -> Indices:
+    """Indices of at most `max_points` points (at least 2) of a curve, rising.
 
-
-P = TypeVar("P", bound=Point)
-_KEPT_PER_BUCKET = 6
-
-
-def thin(points: Sequence[P], max_points: int) -> list[P]:
-    """At most `max_points` of `points`, in their order; all of them if they are few enough.
-
-    The curve is cut into buckets of equal length; each keeps its first and last point and the
-    smallest and largest loss and gradient norm. A value that was not finite (None) counts as the
-    largest. The first and the last point of the whole curve always stay.
+    `steps` are whole numbers that rise, shape (n,); `columns` are values at them, each of shape
+    (n,), NaN where one was not finite. Of each bucket stay its first and last point and, of each
+    column, the smallest, the largest and the first NaN. If all points fit, all stay; if not even
+    one bucket fits, the first and the last do.
     """
-    if len(points) <= max_points:
-        return list(points)
-    buckets = max(1, max_points // _KEPT_PER_BUCKET)
-    kept: list[P] = []
-    for bucket in range(buckets):
-        start = bucket * len(points) // buckets
-        stop = (bucket + 1) * len(points) // buckets
-        if start == stop:
-            continue
-        indices = range(start, stop)
-        losses = [_or_infinite(points[i].loss) for i in indices]
-        norms = [_or_infinite(points[i].grad_norm) for i in indices]
-        chosen = {start, stop - 1}
-        for values in (losses, norms):
-            chosen.add(start + values.index(min(values)))
-            chosen.add(start + values.index(max(values)))
-        kept.extend(points[i] for i in sorted(chosen))
-    return kept
+    if len(steps) <= max_points:
+        return np.arange(len(steps))
+    kept = 2 + 3 * len(columns)
+    if max_points < kept:
+        return np.array([0, len(steps) - 1])
+    buckets = steps.astype(np.int64) >> level(int(steps[0]), int(steps[-1]), max_points, kept)
+    ends = np.flatnonzero(np.diff(buckets))
+    starts = np.concatenate(([0], ends + 1))
+    group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(steps))))
+    keep = np.zeros(len(steps), dtype=bool)
+    keep[starts] = keep[ends] = keep[-1] = True
+    for values in columns:
+        for extreme in (np.fmin, np.fmax):
+            keep[_firsts(values == extreme.reduceat(values, starts)[group], group)] = True
+        keep[_firsts(np.isnan(values), group)] = True
+    return np.flatnonzero(keep)
 
 
-def _or_infinite(value: float | None) -> float:
-    return float("inf") if value is None else value
+def level(first: int, last: int, max_points: int, kept: int) -> int:
+    """The smallest k at which the buckets of steps `first` to `last` give at most `max_points`,
+    each of them at most `kept`."""
+    k = 0
+    while ((last >> k) - (first >> k) + 1) * min(kept, 1 << k) > max_points:
+        k += 1
+    return k
+
+
+def _firsts(where: NDArray[np.bool_], group: Indices) -> Indices:
+    """The first index of each group at which `where` holds."""
+    found = np.flatnonzero(where)
+    groups = group[found]
+    return found[np.flatnonzero(np.diff(groups, prepend=-1))]

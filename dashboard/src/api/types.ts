@@ -133,6 +133,7 @@ export interface Curve {
   grad_norm: (number | null)[];
   learning_rate: number[];
   total_points: number;
+  x?: number[] | null;
   details?: Record<string, (number | null)[]> | null;
 }
 
@@ -152,6 +153,7 @@ export interface EvaluationPoint {
 export interface Metrics {
   curves: Curve[];
   evaluations: EvaluationPoint[];
+  next?: string | null;
 }
 
 export type Action = "continue" | "pause" | "resume" | "stop";
