@@ -25,6 +25,7 @@ from api.routers import (
     sweeps,
     trials,
     validate,
+    webhooks,
 )
 from api.services import Services
 from api.tokens import ensure_token
@@ -96,6 +97,7 @@ def create_app(
             validate,
             sweeps,
             changes,
+            webhooks,
             trials,
             metrics,
             history,

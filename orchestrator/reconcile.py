@@ -31,6 +31,8 @@ from orchestrator.launch import (
 from orchestrator.placement import Node
 from orchestrator.settings import Settings
 from orchestrator.store import Claimable, Driver, Store
+from orchestrator.webhooks.courier import Courier
+from orchestrator.webhooks.sending import Sender
 from winnow.types import SweepState
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,9 @@ class Orchestrator:
         self._grants = Grants(self._store, settings.share_quantum_seconds)
         self._formers = Formers(self._launcher, settings.lease_seconds)
         self._attendant = Attendant(self._store, settings, self._formers)
+        self._courier = Courier(
+            self._store.webhooks, Sender(settings.webhook_policy, proxy=settings.webhook_proxy)
+        )
         self._crashes: dict[str, tuple[int, int]] = {}
         """By sweep: crashes in a row, and samples trained at the last one."""
         self._not_before: dict[str, float] = {}
@@ -82,6 +87,7 @@ class Orchestrator:
         signal.signal(signal.SIGINT, lambda *_: self._stopping.set())
         log.info("orchestrator started")
         self._attendant.start()
+        self._courier.start()
         while not self._stopping.is_set():
             try:
                 self.turn()
@@ -91,6 +97,7 @@ class Orchestrator:
                 log.exception("a turn failed; going on")
             self._stopping.wait(self._settings.reconcile_seconds)
         self._attendant.stop()
+        self._courier.stop()
         if self._launcher.ends_with_orchestrator:
             self._launcher.end(self._holders(), self._settings.stop_seconds)
         self.close()

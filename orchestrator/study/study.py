@@ -489,9 +489,9 @@ class Study:
         for trial in self._ledger.of(TrialState.PENDING, TrialState.PAUSED):
             ending = self._ledger.ending(trial, TrialState.CANCELED, "budget", self._message)
             self._ledger.commit(ending, self._wishes.settled_by(trial))
-        self._finish(SweepState.COMPLETED, self._message)
+        self._finish(SweepState.COMPLETED, self._message, budget=True)
 
-    def _finish(self, state: SweepState, message: str | None) -> None:
+    def _finish(self, state: SweepState, message: str | None, *, budget: bool = False) -> None:
         news = self._ledger.account.news(last=True)
         spending = self._purse.account()
 
@@ -500,6 +500,8 @@ class Study:
                 tx.keep_scheduler_summary(news)
             if spending is not None:
                 tx.set_plan(account=spending)
+            if budget:
+                tx.tell_of_budget(message or "")
             tx.end_sweep(state, message)
 
         self._ledger.commit(Change(end))

@@ -1,1 +1,1 @@
-"""Webhooks: what happens to sweeps, told to addresses that users name. See docs/guide-webhooks.md."""
+"""Webhooks: what happens to sweeps, told to addresses of users. See docs/guide-webhooks.md."""
