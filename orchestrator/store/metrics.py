@@ -170,13 +170,14 @@ def latest_scores(session: ReadSession, trial_id: str) -> Scores:
 def evaluation_rows(session: ReadSession, trial_ids: Sequence[str]) -> list[dict[str, Any]]:
     """Evaluations that count of some trials, by trial number, then step, with the fields of
     `winnow.types.EvaluationPoint`."""
+    names = tuple(EvaluationPoint.model_fields)
     query = (
-        select(*(evaluations.c[name] for name in EvaluationPoint.model_fields))
+        select(*(evaluations.c[name] for name in names))
         .join(trials, trials.c.id == evaluations.c.trial_id)
         .where(evaluations.c.trial_id.in_(trial_ids), ~evaluations.c.superseded)
         .order_by(trials.c.number, evaluations.c.step, evaluations.c.split, evaluations.c.dataset)
     )
-    return [dict(row._mapping) for row in session.rows(query)]
+    return [dict(zip(names, row, strict=True)) for row in session.rows(query)]
 
 
 def load_steps(
