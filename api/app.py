@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from api import errors, idempotency
 from api.access import PUBLIC, Principal, check_every_route
 from api.dashboard import HERE, dashboard
 from api.guard import LOOPBACK, Guard
+from api.openapi import describe
+from api.resources import Resources
 from api.routers import (
     changes,
     health,
@@ -33,12 +33,8 @@ from orchestrator.preflight import Preflight, preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow import __version__
-from winnow.changes import Add, Clone, Extend, Narrow, NewProject, ProjectChange, Set
-from winnow.spec import ReplayRequest, SweepSpec
+from winnow.spec import SweepSpec
 from winnow.types import Problem
-
-SENT = (SweepSpec, ReplayRequest, Clone, Add, Extend, Narrow, Set, NewProject, ProjectChange)
-"""What clients send."""
 
 
 def create_app(
@@ -83,6 +79,7 @@ def create_app(
         return None if found is None else Principal.of(found)
 
     loopback_only = settings.host in LOOPBACK
+    app.add_middleware(Resources, routes=app)
     app.add_middleware(Guard, verify=verify, allowed_hosts=LOOPBACK if loopback_only else None)
     v1 = APIRouter(
         prefix="/v1",
@@ -107,20 +104,5 @@ def create_app(
     app.include_router(v1)
     app.include_router(dashboard(static))
     check_every_route(app, lambda path: path in PUBLIC or not path.startswith("/v1/"))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI with the schemas of what is sent, which request bodies read by hand leave out."""
-    if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        components = schema.setdefault("components", {})
-        schemas = components.setdefault("schemas", {})
-        for model in SENT:
-            body = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update({**body.pop("$defs", {}), model.__name__: body})
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"token": []}]
-        app.openapi_schema = schema
-    return app.openapi_schema

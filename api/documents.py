@@ -39,8 +39,13 @@ Document = Annotated[Any, Depends(read_document)]
 OptionalDocument = Annotated[Any, Depends(read_optional)]
 
 
+SENT: dict[str, type[BaseModel]] = {}
+"""What clients send, by name: all that any route `takes`."""
+
+
 def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """What OpenAPI says of a route whose body is read by hand and parsed as `model`."""
+    SENT[model.__name__] = model
     schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
     content = dict.fromkeys(("application/json", YAML_TYPES[0]), schema)
     return {"requestBody": {"required": required, "content": content}}

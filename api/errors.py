@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,9 +27,11 @@ TITLES = {
     404: "Not found",
     405: "This address does not take that method",
     409: "Not possible any more",
+    412: "It has changed",
     413: "The request is too large",
     415: "The content type is not supported",
     422: "The sweep cannot run as written",
+    429: "Too many requests",
     500: "The server failed",
     503: "The server is not ready",
 }
@@ -96,12 +99,21 @@ async def _handle(request: Request, error: Exception) -> Response:
 
 def _wrong_method(request: Request) -> ProblemError:
     """Name all methods of an address: each is a route of its own, and the router names only one."""
-    methods: set[str] = set()
-    for route in iter_route_contexts(request.app.routes):
-        if str(route.path).startswith("/v1") and route.matches(request.scope)[0] is not Match.NONE:
-            methods |= route.methods or set()
-    allowed = ", ".join(sorted(methods)) or "GET, HEAD"
+    allowed = ", ".join(sorted(allowed_methods(request.app, request.scope))) or "GET, HEAD"
     return ProblemError(405, "method", f"use {allowed} here", headers={"Allow": allowed})
+
+
+def allowed_methods(app: FastAPI, scope: MutableMapping[str, Any]) -> set[str]:
+    """What can be done at an address; empty if there is nothing."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if str(route.path).startswith("/v1") and route.matches(scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    if methods:
+        methods.add("OPTIONS")
+    if "GET" in methods:
+        methods.add("HEAD")
+    return methods
 
 
 def as_problem(error: Exception) -> ProblemError:

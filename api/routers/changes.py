@@ -1,8 +1,12 @@
-"""Changes to a sweep while it runs, as commands, and what became of them."""
+"""Changes to a sweep while it runs, as commands, and what became of them.
+
+Each answers with the command that it makes; the command's `result` is null until the sweep's driver
+has carried it out, which takes a moment.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, status
 
@@ -25,13 +29,13 @@ from winnow.types import Command, Page
 router = APIRouter(prefix="/sweeps", tags=["changes"])
 
 
-@router.post("/{sweep_id}:cancel", status_code=status.HTTP_202_ACCEPTED)
+@router.post("/{sweep_id:id}:cancel", status_code=status.HTTP_202_ACCEPTED)
 def cancel_sweep(sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf) -> Command:
     """Ask for a sweep to end. 409 if it has ended."""
     return store.requests.cancel(sweep_id, who.name, once=once)
 
 
-@router.post("/{sweep_id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
+@router.post("/{sweep_id:id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
 def add_configurations(
     sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
 ) -> Page[Command]:
@@ -45,7 +49,7 @@ def add_configurations(
 
 
 @router.post(
-    "/{sweep_id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
+    "/{sweep_id:id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
 )
 def extend_sweep(
     sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
@@ -57,7 +61,7 @@ def extend_sweep(
 
 
 @router.post(
-    "/{sweep_id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
+    "/{sweep_id:id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
 )
 def narrow_sweep(
     sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
@@ -67,7 +71,7 @@ def narrow_sweep(
     return store.requests.ask(sweep_id, None, "narrow", who.name, payload, once=once)
 
 
-@router.post("/{sweep_id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
+@router.post("/{sweep_id:id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
 def set_sweep(
     sweep_id: SweepId, document: Document, store: StoreOf, who: Controller, once: OnceOf
 ) -> Command:
@@ -76,22 +80,19 @@ def set_sweep(
     return store.requests.ask(sweep_id, None, "set", who.name, payload, once=once)
 
 
-@router.post("/{sweep_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
-def ask_of_sweep(
-    sweep_id: SweepId,
-    action: Literal["pause", "resume"],
-    store: StoreOf,
-    who: Controller,
-    once: OnceOf,
-) -> Command:
-    """Ask for a sweep to be paused (its trials free their workers) or resumed.
-
-    The answer is the command; its `result` is null until it was carried out.
-    """
-    return store.requests.ask(sweep_id, None, action, who.name, once=once)
+@router.post("/{sweep_id:id}:pause", status_code=status.HTTP_202_ACCEPTED)
+def pause_sweep(sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf) -> Command:
+    """Ask for a sweep's trials to free their workers, until it is resumed."""
+    return store.requests.ask(sweep_id, None, "pause", who.name, once=once)
 
 
-@router.get("/{sweep_id}/commands", dependencies=[READ])
+@router.post("/{sweep_id:id}:resume", status_code=status.HTTP_202_ACCEPTED)
+def resume_sweep(sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf) -> Command:
+    """Ask for a paused sweep to go on."""
+    return store.requests.ask(sweep_id, None, "resume", who.name, once=once)
+
+
+@router.get("/{sweep_id:id}/commands", dependencies=[READ])
 def list_commands(
     sweep_id: SweepId,
     store: StoreOf,

@@ -14,7 +14,7 @@ from winnow.types import Decision, Event, Page
 router = APIRouter(prefix="/sweeps", tags=["history"])
 
 
-@router.get("/{sweep_id}/decisions", dependencies=[READ])
+@router.get("/{sweep_id:id}/decisions", dependencies=[READ])
 def list_decisions(
     sweep_id: SweepId,
     store: StoreOf,
@@ -28,7 +28,7 @@ def list_decisions(
     return page(found, limit, Page[Decision])
 
 
-@router.get("/{sweep_id}/events", dependencies=[READ])
+@router.get("/{sweep_id:id}/events", dependencies=[READ])
 def list_events(
     sweep_id: SweepId,
     store: StoreOf,

@@ -39,7 +39,7 @@ Columns = Annotated[
 Bound = Annotated[float | None, Query(allow_inf_nan=False)]
 
 
-@router.get("/{sweep_id}/metrics", dependencies=[READ], response_model=Metrics)
+@router.get("/{sweep_id:id}/metrics", dependencies=[READ], response_model=Metrics)
 def get_metrics(
     sweep_id: SweepId,
     store: StoreOf,
@@ -109,7 +109,7 @@ def _columns(named: str | None, details: bool) -> tuple[str, ...]:
 
 
 @router.get(
-    "/{sweep_id}/stream",
+    "/{sweep_id:id}/stream",
     dependencies=[READ],
     response_class=StreamingResponse,
     responses={200: {"content": {"text/event-stream": {}}, "description": "See api/stream.py"}},

@@ -57,13 +57,13 @@ def list_sweeps(
     return store.list_sweeps(limit, cursor, project=who.project)
 
 
-@router.get("/{sweep_id}", dependencies=[READ])
+@router.get("/{sweep_id:id}", dependencies=[READ])
 def get_sweep(sweep_id: SweepId, store: StoreOf) -> Sweep:
     return store.get_sweep(sweep_id)
 
 
 @router.post(
-    "/{sweep_id}:replay",
+    "/{sweep_id:id}:replay",
     dependencies=[READ],
     openapi_extra=takes(ReplayRequest),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 from fastapi import APIRouter, status
 
@@ -13,14 +13,12 @@ from api.idempotency import OnceOf
 from api.pages import Cursor, Limit
 from api.services import StoreOf
 from winnow.changes import Clone
-from winnow.types import Command, Page, Trial
+from winnow.types import Command, CommandKind, Page, Trial
 
 router = APIRouter(tags=["trials"])
 
-TrialAction = Literal["stop", "pause", "resume", "revive", "pin", "unpin"]
 
-
-@router.get("/sweeps/{sweep_id}/trials", dependencies=[READ])
+@router.get("/sweeps/{sweep_id:id}/trials", dependencies=[READ])
 def list_trials(
     sweep_id: SweepId, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
 ) -> Page[Trial]:
@@ -28,13 +26,13 @@ def list_trials(
     return store.list_trials(sweep_id, limit=limit, after=cursor)
 
 
-@router.get("/trials/{trial_id}", dependencies=[READ])
+@router.get("/trials/{trial_id:id}", dependencies=[READ])
 def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
     return store.get_trial(trial_id)
 
 
 @router.post(
-    "/trials/{trial_id}:clone",
+    "/trials/{trial_id:id}:clone",
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=takes(Clone, required=False),
 )
@@ -48,16 +46,37 @@ def clone_trial(
     return store.requests.ask(trial.sweep_id, trial_id, "clone", who.name, payload, once=once)
 
 
-@router.post("/trials/{trial_id}:{action}", status_code=status.HTTP_202_ACCEPTED)
-def ask_of_trial(
-    trial_id: TrialId, action: TrialAction, store: StoreOf, who: Controller, once: OnceOf
-) -> Command:
-    """Ask for a trial to be stopped, paused, resumed, revived, pinned or unpinned.
+_ACTIONS: dict[CommandKind, tuple[str, str]] = {
+    "stop": ("End a trial", "Its sweep goes on."),
+    "pause": ("Pause a trial", "It frees its workers until it is resumed."),
+    "resume": ("Resume a paused trial", "It goes on from its last checkpoint."),
+    "revive": (
+        "Revive a trial",
+        "Let one that was stopped, failed or was canceled go on from where it was.",
+    ),
+    "pin": ("Pin a trial", "No scheduler ends it, and its model is kept."),
+    "unpin": ("Unpin a trial", "Schedulers may end it again."),
+}
 
-    `stop` ends it. `pause` frees its workers until `resume`. `revive` lets one that was stopped,
-    failed or was canceled go on. `pin` keeps every scheduler from ending it. The answer is the
-    command; its `result` is null until it was carried out. 409 if the trial can't in its state; the
-    same request twice is one command while the first still waits.
-    """
-    trial = store.get_trial(trial_id)
-    return store.requests.ask(trial.sweep_id, trial_id, action, who.name, once=once)
+
+def _ask(action: CommandKind) -> Callable[..., Command]:
+    def ask_of_trial(trial_id: TrialId, store: StoreOf, who: Controller, once: OnceOf) -> Command:
+        sweep_id = store.get_trial(trial_id).sweep_id
+        return store.requests.ask(sweep_id, trial_id, action, who.name, once=once)
+
+    return ask_of_trial
+
+
+for _action, (_summary, _what) in _ACTIONS.items():
+    router.add_api_route(
+        f"/trials/{{trial_id:id}}:{_action}",
+        _ask(_action),
+        methods=["POST"],
+        name=f"{_action}_trial",
+        summary=_summary,
+        description=f"{_what} The answer is the command; its `result` is null until it was carried "
+        "out. 409 if the trial can't in its state; the same request twice is one command while the "
+        "first still waits.",
+        status_code=status.HTTP_202_ACCEPTED,
+        response_model=Command,
+    )

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.errors import Conflict
 from orchestrator.preflight import Preflight
+from orchestrator.settings import Settings
 from orchestrator.store import Answer, Once, Store, idempotency
 from tests.integration.api.conftest import Api, good_sweep, make_api
 
@@ -99,6 +100,7 @@ import pytest
 
 from orchestrator.errors import Conflict
 from orchestrator.preflight import Preflight
+from orchestrator.settings import Settings
 from tests.integration.api.conftest import good_sweep
 
 settings = Settings(home=sys.argv[1], database_url=sys.argv[2])

@@ -1,0 +1,72 @@
+"""What HTTP expects of every address: HEAD, OPTIONS, tags, pages, ids."""
+
+from __future__ import annotations
+
+from tests.integration.api.conftest import Api, good_sweep
+
+
+def test_a_resource_that_has_not_changed_is_not_sent_again(api_on_both: Api) -> None:
+    sweep = api_on_both.post(good_sweep()).json()["id"]
+    first = api_on_both.http.get(f"/v1/sweeps/{sweep}")
+    same = api_on_both.http.get(
+        f"/v1/sweeps/{sweep}", headers={"If-None-Match": first.headers["ETag"]}
+    )
+    assert (same.status_code, same.content) == (304, b"")
+    assert same.headers["ETag"] == first.headers["ETag"]
+    api_on_both.store.cancel_queued(sweep)
+    other = api_on_both.http.get(
+        f"/v1/sweeps/{sweep}", headers={"If-None-Match": first.headers["ETag"]}
+    )
+    assert other.status_code == 200
+    assert other.json()["state"] == "CANCELED"
+
+
+def test_a_list_is_read_page_by_page_by_its_links(api_on_both: Api) -> None:
+    made = [api_on_both.post(good_sweep() | {"name": f"s{i}"}).json()["id"] for i in range(5)]
+    seen, url = [], "/v1/sweeps?limit=2"
+    while url:
+        page = api_on_both.http.get(url)
+        seen += [s["id"] for s in page.json()["items"]]
+        if len(seen) == 2:  # what is new stands before the first page
+            api_on_both.post(good_sweep() | {"name": "late"})
+        assert ("next" in page.links) == (page.json()["next"] is not None)
+        url = page.links.get("next", {}).get("url")
+    assert seen == made[::-1]
+
+
+def test_head_is_get_without_the_body(api: Api) -> None:
+    sweep = api.post(good_sweep()).json()["id"]
+    for path in ("/v1/sweeps", f"/v1/sweeps/{sweep}", f"/v1/sweeps/{sweep}/stream"):
+        asked = api.http.head(path)
+        assert (asked.status_code, asked.content) == (200, b""), path
+    full = api.http.get(f"/v1/sweeps/{sweep}")
+    head = api.http.head(f"/v1/sweeps/{sweep}")
+    assert head.headers["ETag"] == full.headers["ETag"]
+    assert head.headers["Content-Length"] == str(len(full.content))
+    assert api.http.head("/v1/sweeps/nothing").status_code == 404
+
+
+def test_options_and_405_name_the_methods(api: Api) -> None:
+    sweep = api.post(good_sweep()).json()["id"]
+    wanted = {
+        "/v1/sweeps": "GET, HEAD, OPTIONS, POST",
+        f"/v1/sweeps/{sweep}": "GET, HEAD, OPTIONS",
+        f"/v1/sweeps/{sweep}:pause": "OPTIONS, POST",
+    }
+    for path, methods in wanted.items():
+        options = api.http.options(path)
+        assert (options.status_code, options.headers["Allow"]) == (204, methods)
+        refused = api.http.delete(path)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, methods)
+        assert refused.json()["type"] == "urn:winnow:problem:method"
+    assert api.http.get(f"/v1/sweeps/{sweep}:pause").status_code == 405
+    assert api.http.options("/v1/nothing").status_code == 404
+
+
+def test_what_is_no_id_and_no_action_is_not_found(api: Api) -> None:
+    for path in ("/v1/sweeps/a.b", "/v1/sweeps/" + "a" * 65, "/v1/trials/%00", "/v1/sweeps/x:y"):
+        answer = api.http.get(path)
+        assert answer.status_code == 404, path
+        assert answer.json()["type"] == "urn:winnow:problem:not-found"
+    sweep = api.post(good_sweep()).json()["id"]
+    assert api.http.post(f"/v1/sweeps/{sweep}:explode").status_code == 404
