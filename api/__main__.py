@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import uvicorn
 
 from api.app import create_app
+from api.connections import protocol
+from api.guard import MAX_HEAD
 from orchestrator.redaction import hide, log_to_stderr
 from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
     settings = Settings()
     hide(settings.secrets())
     log_to_stderr()
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        print(f"winnow: {error}", file=sys.stderr)
+        return 2
+    if not settings.is_private and not settings.proxies:
+        log.warning(
+            "THE API IS OPEN TO OTHERS WITHOUT TLS: tokens and data cross the network in clear on "
+            "%s:%d. Put a proxy that speaks https in front of it, bind to an address that only the "
+            "proxy reaches, and name it in WINNOW_TRUSTED_PROXIES (docs/guide-access.md).",
+            settings.host,
+            settings.port,
+        )
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(settings),
+            app,
+            http=protocol(settings.header_seconds),
+            ws="none",
+            proxy_headers=False,  # the application does it, for the proxies that it is told of
             host=settings.host,
             port=settings.port,
             log_config=None,  # the handler of log_to_stderr is the only one
@@ -26,7 +47,7 @@ def main() -> int:
             server_header=False,
             # Live streams never end by themselves; clients take them up again elsewhere.
             timeout_graceful_shutdown=1,
-            h11_max_incomplete_event_size=16 * 1024,
+            h11_max_incomplete_event_size=MAX_HEAD,
         )
     )
     server.run()

@@ -1,9 +1,9 @@
 """Who asks, and what they may: every route under /v1 names the scope that it needs.
 
-A route takes one of `Reader`, `Submitter`, `Controller`, `Admin` as a parameter, or one of `READ`,
-`SUBMIT`, `CONTROL`, `ADMIN` among its `dependencies`; `check_every_route` refuses an application
-with a route that does neither. What belongs to a sweep or a trial is asked for by `SweepId` or
-`TrialId`: a token of another project finds nothing there.
+A route takes one of `Reader`, `Submitter`, `Controller`, `Admin`, `Operator` as a parameter, or one
+of `READ`, `SUBMIT`, `CONTROL`, `ADMIN`, `OPERATE` among its `dependencies`; `check_every_route`
+refuses an application with a route that does neither. What belongs to a sweep or a trial is asked
+for by `SweepId` or `TrialId`: a token of another project finds nothing there.
 """
 
 from __future__ import annotations
@@ -44,21 +44,27 @@ class Principal:
     scopes: frozenset[Scope]
     project: str | None = None
     token_id: int | None = None
+    session_id: int | None = None
+    """Set if it came with the cookie of a session."""
 
     @classmethod
     def of(cls, token: Token) -> Principal:
         granted: frozenset[Scope] = frozenset().union(*(GRANTS.get(s, ()) for s in token.scopes))
-        return cls(f"token:{token.id}", token.name, granted, token.project, token.id)
+        return cls(
+            f"token:{token.id}", token.name, granted, token.project, token.id, token.session_id
+        )
 
     def sees(self, project: str) -> bool:
         return self.project is None or self.project == project
 
 
 class Needs:
-    """A dependency: the principal, if it has the scope. Raises ProblemError 403."""
+    """A dependency: the principal, if it has the scope. `everywhere`: and isn't bound to a project.
+    Raises ProblemError 403."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *, everywhere: bool = False) -> None:
         self.scope: Scope = scope
+        self.everywhere = everywhere
 
     def __call__(self, request: Request) -> Principal:
         who: Principal = request.state.principal
@@ -68,6 +74,17 @@ class Needs:
                 "scope",
                 f"this needs a token with the scope `{self.scope}`; this one has "
                 f"{', '.join(f'`{s}`' for s in sorted(who.scopes)) or 'none'}",
+                headers={
+                    "WWW-Authenticate": 'Bearer realm="winnow", error="insufficient_scope", '
+                    f'scope="{self.scope}"'
+                },
+            )
+        if self.everywhere and who.project is not None:
+            raise ProblemError(
+                403,
+                "project",
+                f"this concerns all projects, and this token is bound to {who.project}; use one "
+                "that isn't",
             )
         return who
 
@@ -75,10 +92,13 @@ class Needs:
 READ, SUBMIT, CONTROL, ADMIN = (
     Depends(Needs(scope)) for scope in ("read", "submit", "control", "admin")
 )
+OPERATE = Depends(Needs("admin", everywhere=True))
+"""For what concerns the whole server: projects and their quotas, settings, code that may run."""
 Reader = Annotated[Principal, READ]
 Submitter = Annotated[Principal, SUBMIT]
 Controller = Annotated[Principal, CONTROL]
 Admin = Annotated[Principal, ADMIN]
+Operator = Annotated[Principal, OPERATE]
 
 
 def principal(request: Request) -> Principal:

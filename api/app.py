@@ -8,27 +8,32 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import errors, idempotency
-from api.access import PUBLIC, Principal, check_every_route
+from api.access import PUBLIC, check_every_route
+from api.audit import Recorder
 from api.dashboard import HERE, dashboard
-from api.guard import LOOPBACK, Guard
+from api.guard import Guard, rules
 from api.openapi import describe
 from api.resources import Resources
 from api.routers import (
+    audit,
     changes,
     health,
     history,
     metrics,
     projects,
     recipes,
+    session,
     sweeps,
+    tokens,
     trials,
     validate,
     webhooks,
 )
 from api.services import Services
-from api.tokens import ensure_token
+from api.tokens import Verifier, ensure_token
 from orchestrator.preflight import Preflight, preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
@@ -49,11 +54,14 @@ def create_app(
     """
     store = Store(settings.database_url)
     cache = str(settings.home / "cache" / "tokens")
+    verifier, recorder = Verifier(store.access), Recorder(store.access)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ensure_token(store, settings.home)
+        recorder.start()
         yield
+        recorder.stop()
         store.close()
 
     app = FastAPI(
@@ -70,17 +78,16 @@ def create_app(
         settings=settings,
         store=store,
         preflight=check_files or partial(preflight, cache_dir=cache, here=settings.ray_is_here),
+        verifier=verifier,
+        recorder=recorder,
     )
     errors.install(app)
     idempotency.install(app)
 
-    def verify(token: str) -> Principal | None:
-        found = store.verify_token(token)
-        return None if found is None else Principal.of(found)
-
-    loopback_only = settings.host in LOOPBACK
     app.add_middleware(Resources, routes=app)
-    app.add_middleware(Guard, verify=verify, allowed_hosts=LOOPBACK if loopback_only else None)
+    app.add_middleware(Guard, rules=rules(settings, verifier, recorder))
+    if settings.proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     v1 = APIRouter(
         prefix="/v1",
         responses={"default": {"model": Problem, "description": "application/problem+json"}},
@@ -91,6 +98,9 @@ def create_app(
             health,
             recipes,
             projects,
+            tokens,
+            session,
+            audit,
             validate,
             sweeps,
             changes,

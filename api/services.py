@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
@@ -13,6 +13,10 @@ from orchestrator.preflight import Preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from api.audit import Recorder
+    from api.tokens import Verifier
 
 CHECKS_AT_ONCE = 2
 """Opening data and models takes a process and its memory each; further submitters wait."""
@@ -26,6 +30,8 @@ class Services:
     settings: Settings
     store: Store
     preflight: Callable[[SweepSpec], Preflight]
+    verifier: Verifier
+    recorder: Recorder
     checks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CHECKS_AT_ONCE))
     replays: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(REPLAYS_AT_ONCE))
 

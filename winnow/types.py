@@ -446,8 +446,8 @@ class Token(Model):
     """When the text that it had before it was rotated stops working, if it still works."""
 
 
-class NewToken(Token):
-    """A token that was just made or rotated, with its text, which is told only now."""
+class TokenSecret(Token):
+    """A token that was just made or rotated."""
 
     token: str
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response, status
 
-from api.access import ADMIN, Reader
+from api.access import OPERATE, Reader
 from api.changes import parse
 from api.documents import Document, takes
 from api.services import StoreOf
@@ -36,7 +36,7 @@ def get_project(project_id: ProjectId, store: StoreOf, who: Reader) -> Project:
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    dependencies=[ADMIN],
+    dependencies=[OPERATE],
     openapi_extra=takes(NewProject),
 )
 def create_project(document: Document, response: Response, store: StoreOf) -> Project:
@@ -47,7 +47,7 @@ def create_project(document: Document, response: Response, store: StoreOf) -> Pr
     return _found(store, wanted.id)
 
 
-@router.put("/{project_id}", dependencies=[ADMIN], openapi_extra=takes(ProjectChange))
+@router.put("/{project_id}", dependencies=[OPERATE], openapi_extra=takes(ProjectChange))
 def change_project(project_id: ProjectId, document: Document, store: StoreOf) -> Project:
     """Replace quota and weight: what is left out has no limit, and weight 1."""
     wanted = parse(ProjectChange, document)

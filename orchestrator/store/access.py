@@ -7,6 +7,7 @@ from datetime import datetime
 
 from orchestrator.store import audit, sessions, tokens
 from orchestrator.store.database import Database, WriteSession
+from orchestrator.store.idempotency import Once
 from orchestrator.store.records import Audited, Refusal, Token
 from winnow import types
 
@@ -30,13 +31,16 @@ class Access:
         project: str | None = None,
         created_by: str | None = None,
         seconds: float | None = None,
-    ) -> tuple[types.Token, str]:
-        """A new token and its text; it expires `seconds` from now (None: never)."""
+        once: Once | None = None,
+    ) -> types.TokenSecret:
+        """A new token with its text; it expires `seconds` from now (None: never)."""
         text = tokens.new_text()
-        made = self._db.transact(
-            lambda s: tokens.get(s, tokens.add(s, name, text, scopes, project, created_by, seconds))
-        )
-        return made, text
+
+        def make(session: WriteSession) -> types.TokenSecret:
+            made = tokens.add(session, name, text, scopes, project, created_by, seconds)
+            return _told(tokens.get(session, made), text)
+
+        return self._db.transact(make, once)
 
     def check_token(self, text: str) -> Token | Refusal:
         """The token that `text` is, or why it doesn't hold."""
@@ -65,16 +69,18 @@ class Access:
         grace: float = 0.0,
         seconds: float | None = None,
         project: str | None = None,
-    ) -> tuple[types.Token, str]:
+        once: Once | None = None,
+    ) -> types.TokenSecret:
         """A token with a new text; the old one works for `grace` seconds more.
 
         `seconds`: it now expires so long from now. Conflict if it has expired or was revoked.
         """
         text = tokens.new_text()
-        rotated = self._db.transact(
-            lambda s: tokens.rotate(s, token_id, text, grace, seconds, project)
-        )
-        return rotated, text
+
+        def rotate(session: WriteSession) -> types.TokenSecret:
+            return _told(tokens.rotate(session, token_id, text, grace, seconds, project), text)
+
+        return self._db.transact(rotate, once)
 
     # --- sessions -----------------------------------------------------------------------------
 
@@ -87,6 +93,11 @@ class Access:
         """The token that a session stands for, or why it stands for none."""
         with self._db.read() as session:
             return sessions.verify(session, text)
+
+    def session_ends(self, session_id: int) -> datetime:
+        """When a session ends. Raises NotFound once it has."""
+        with self._db.read() as session:
+            return sessions.ends(session, session_id)
 
     def end_session(self, session_id: int) -> None:
         self._db.transact(lambda s: sessions.end(s, session_id))
@@ -123,3 +134,7 @@ class Access:
             return audit.page(
                 session, limit, before, actor=actor, action=action, project=project, since=since
             )
+
+
+def _told(token: types.Token, text: str) -> types.TokenSecret:
+    return types.TokenSecret(**token.model_dump(), token=text)

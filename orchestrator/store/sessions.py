@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import insert, select, update
 
+from orchestrator.errors import NotFound
 from orchestrator.store.clock import after, now
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.records import Refusal, Token
@@ -48,6 +49,14 @@ def verify(session: ReadSession, text: str) -> Token | Refusal:
         return "unknown"
     ends = [s for s in (row.session_left, row.token_left) if s is not None]
     return holding(row, min(ends), row.session_id)
+
+
+def ends(session: ReadSession, session_id: int) -> datetime:
+    """When a session ends. Raises NotFound if there is none (any more)."""
+    found = session.scalar(select(sessions.c.expires_at).where(sessions.c.id == session_id))
+    if found is None:
+        raise NotFound("session", session_id)
+    return found
 
 
 def end(session: WriteSession, session_id: int) -> None:

@@ -511,7 +511,9 @@ class Store:
 
     def create_token(self, name: str) -> str:
         """The text of a new token that may do everything. See `access` for others."""
-        return self.access.create_token(name)[1]
+        text = self.access.create_token(name).token
+        assert text is not None
+        return text
 
     def verify_token(self, text: str) -> Token | None:
         """The token that `text` is, or None."""
