@@ -10,7 +10,9 @@ import uvicorn
 from api.app import create_app
 from api.connections import protocol
 from api.guard import MAX_HEAD
-from orchestrator.redaction import hide, log_to_stderr
+from orchestrator.observe import traces
+from orchestrator.observe.logs import log_to_stderr
+from orchestrator.redaction import hide
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,8 @@ log = logging.getLogger(__name__)
 def main() -> int:
     settings = Settings()
     hide(settings.secrets())
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
+    traces.set_up("api", settings.otel_endpoint)
     try:
         app = create_app(settings)
     except ValueError as error:
@@ -51,6 +54,7 @@ def main() -> int:
         )
     )
     server.run()
+    traces.tear_down()
     return 0 if server.started else 1
 
 

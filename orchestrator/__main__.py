@@ -10,7 +10,10 @@ from pathlib import Path
 
 from orchestrator.handover import handed_over
 from orchestrator.launch import Launcher, ProcessLauncher
-from orchestrator.redaction import hide, log_to_stderr
+from orchestrator.observe import traces
+from orchestrator.observe.context import whole_process
+from orchestrator.observe.logs import log_to_stderr
+from orchestrator.redaction import hide
 from orchestrator.settings import Settings
 
 
@@ -29,8 +32,7 @@ def main() -> int:
         os.environ.update(handed_over(options.settings))
     settings = Settings()
     hide(settings.secrets())
-    log_to_stderr()
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    log_to_stderr(settings.log_format)
     if options.command == "migrate":
         from orchestrator.store import migrate
 
@@ -39,13 +41,20 @@ def main() -> int:
     if options.command == "drive":
         from orchestrator.raytune.driver import drive as run_driver
 
+        whole_process(sweep=options.sweep)
+        traces.set_up("driver", settings.otel_endpoint)
+        traces.of_sweep(options.sweep)
         code = run_driver(options.sweep, options.slots, settings, options.job)
         # At once: a Ray client whose cluster is gone takes a minute to say goodbye.
+        traces.tear_down()
         logging.shutdown()
         os._exit(code)
     from orchestrator.reconcile import Orchestrator
 
-    return Orchestrator(settings, _launcher(settings)).run()
+    traces.set_up("orchestrator", settings.otel_endpoint)
+    code = Orchestrator(settings, _launcher(settings)).run()
+    traces.tear_down()
+    return code
 
 
 def _launcher(settings: Settings) -> Launcher:

@@ -1,16 +1,13 @@
 """Secrets are taken out of every text before it is written down: here, and nowhere else.
 
 A process names its secrets once, at its start (`hide`). What it logs goes through `clean` by itself
-(`log_to_stderr`); what the store writes and what errors tell go through it by a call.
+(`orchestrator.observe.logs`); what the store writes and what errors tell go through it by a call.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any
 
 MASK = "[secret]"
@@ -51,25 +48,3 @@ def clean_values(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [clean_values(item) for item in value]
     return value
-
-
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Log to stderr without secrets, uncaught errors too. Called once, at a process's entry."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
-    sys.excepthook = _log_uncaught
-
-
-class _Clean(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return clean(super().format(record))
-
-
-def _log_uncaught(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, traceback)
-        return
-    logging.getLogger("winnow").critical("ended by an error", exc_info=(kind, error, traceback))

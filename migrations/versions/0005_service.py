@@ -133,6 +133,8 @@ def upgrade() -> None:
         sa.Column("figures", _JSON, nullable=False),
         sa.PrimaryKeyConstraint("process", name="pk_telemetry"),
     )
+    op.execute("INSERT INTO telemetry (process, figures) VALUES ('driver', '{}')")
+    op.execute("INSERT INTO telemetry (process, figures) VALUES ('orchestrator', '{}')")
     # Reading 10,000 trials: what has only grown, how they are sorted, what is added up.
     for table, column in (("trials", "rewound"), ("sweeps", "trimmed_event_id")):
         op.add_column(table, sa.Column(column, _Big, nullable=False, server_default=sa.text("0")))

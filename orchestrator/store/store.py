@@ -30,6 +30,7 @@ from orchestrator.store.idempotency import Once
 from orchestrator.store.pace import Pace
 from orchestrator.store.records import (
     CheckpointRow,
+from orchestrator.store.fleet import FleetReader
     Claimable,
     Command,
     Desk,
@@ -68,6 +69,7 @@ class Store:
         self.pace = Pace(self._db)
         self.code = Code(self._db)
         self.requests = Requests(self._db)
+        self.fleet = FleetReader(self._db)
 
     def close(self) -> None:
         self._db.close()

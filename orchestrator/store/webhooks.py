@@ -19,11 +19,12 @@ from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, u
 from sqlalchemy.engine import Row
 
 from orchestrator.errors import Conflict, NotFound
+from orchestrator.store import audit, projects, sweeps, trials
 from orchestrator.store import events as event_rows
-from orchestrator.store import projects, sweeps, trials
 from orchestrator.store.clock import after, now, seconds_since
 from orchestrator.store.database import Database, ReadSession, WriteSession
-from orchestrator.store.schema import audit, deliveries, events, webhooks
+from orchestrator.store.records import Audited
+from orchestrator.store.schema import deliveries, events, webhooks
 from orchestrator.store.schema import sweeps as sweeps_table
 from orchestrator.webhooks.messages import TOLD, Told, message, told
 from orchestrator.webhooks.signing import new_secret
@@ -495,16 +496,18 @@ def _disable(session: WriteSession, row: Row[Any], why: str) -> None:
         .values(enabled=False, disabled_reason=trials.printable(why))
     )
     _give_up_pending(session, row.id, "the webhook was disabled")
-    session.execute(
-        insert(audit).values(
-            actor="winnow",
-            action="webhooks.disable",
-            target=f"/v1/webhooks/{row.id}",
-            project_id=row.project_id,
-            status=200,
-            detail={"reason": trials.printable(why)},
-        )
+    entry = Audited(
+        actor="winnow",
+        token_id=None,
+        action="webhooks.disable",
+        target=f"/v1/webhooks/{row.id}",
+        project=row.project_id,
+        status=200,
+        request_id=None,
+        address=None,
+        detail={"reason": trials.printable(why)},
     )
+    audit.add(session, [entry])
 
 
 def _give_up_pending(session: WriteSession, webhook_id: str, why: str) -> None:

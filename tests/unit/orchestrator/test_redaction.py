@@ -58,7 +58,8 @@ def test_every_text_in_a_value_is_cleaned() -> None:
 
 def test_logs_and_uncaught_errors_are_cleaned_with_their_tracebacks() -> None:
     code = (
-        "import logging; from orchestrator.redaction import hide, log_to_stderr;"
+        "import logging; from orchestrator.redaction import hide;"
+        "from orchestrator.observe.logs import log_to_stderr;"
         "hide(['madeup-token']); log_to_stderr();"
         "logging.getLogger('x').warning('sent %s', 'madeup-token');"
         "logging.getLogger('x').error('failed', exc_info=ValueError('madeup-token'));"

@@ -1,0 +1,1 @@
+"""What winnow tells of itself: metrics, logs and traces. See docs/operations.md."""
