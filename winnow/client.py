@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -24,6 +25,7 @@ from winnow.load import load_sweep_file, resolve_paths
 from winnow.settings import ClientSettings, is_loopback
 from winnow.spec import SchedulerSpec, SweepSpec
 from winnow.types import (
+    AuditEntry,
     Command,
     Curve,
     Decision,
@@ -37,6 +39,8 @@ from winnow.types import (
     Recipe,
     Replay,
     Sweep,
+    Token,
+    TokenSecret,
     Trial,
 )
 
@@ -288,6 +292,69 @@ class Client:
         """Replace a project's quota and weight."""
         body = {"quota": quota.model_dump(), "weight": weight}
         return _parse(Project, self._request("PUT", f"/v1/projects/{name}", json=body))
+
+    # --- tokens and the audit log ---------------------------------------------------------------
+
+    def whoami(self) -> Token:
+        """The token that this client uses: its scopes, its project, when it ends."""
+        return self._get(Token, "/v1/tokens/me")
+
+    def tokens(self) -> Iterator[Token]:
+        """All tokens, newest first, ended ones too."""
+        return self._pages(Token, "/v1/tokens")
+
+    def token(self, token_id: int) -> Token:
+        return self._get(Token, f"/v1/tokens/{token_id}")
+
+    def create_token(
+        self,
+        name: str,
+        scopes: Sequence[str] = ("read",),
+        *,
+        project: str | None = None,
+        expires_in: int | Literal["default"] | None = "default",
+    ) -> TokenSecret:
+        """A new token, whose text (`token`) is told only now.
+
+        `expires_in` seconds; None: never. By default it ends in 90 days.
+        """
+        body: dict[str, Any] = {"name": name, "scopes": list(scopes), "project": project}
+        if expires_in != "default":
+            body["expires_in"] = expires_in
+        return _parse(TokenSecret, self._request("POST", "/v1/tokens", json=body))
+
+    def rotate_token(
+        self, token_id: int, *, grace_seconds: int = 3600, expires_in: int | None = None
+    ) -> TokenSecret:
+        """A token with a new text; the old one works for `grace_seconds` more.
+
+        `expires_in`: it now ends so many seconds from now.
+        """
+        body = {"grace_seconds": grace_seconds, "expires_in": expires_in}
+        return _parse(
+            TokenSecret, self._request("POST", f"/v1/tokens/{token_id}:rotate", json=body)
+        )
+
+    def revoke_token(self, token_id: int) -> Token:
+        """End a token, at once and for good."""
+        return _parse(Token, self._request("DELETE", f"/v1/tokens/{token_id}"))
+
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        project: str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Who asked for which change, and what was answered, newest first.
+
+        `action` as `tokens.revoke`, or `tokens.` for all that concerns tokens.
+        """
+        given: dict[str, Any] = {"actor": actor, "action": action, "project": project}
+        given["since"] = None if since is None else since.isoformat()
+        params = {name: value for name, value in given.items() if value is not None}
+        return self._pages(AuditEntry, "/v1/audit", params)
 
     def _ask(self, id: str, action: str, body: dict[str, Any] | None = None) -> Command:
         """A trial's id is its sweep's, a dash and its number."""

@@ -449,7 +449,8 @@ class Token(Model):
 class TokenSecret(Token):
     """A token that was just made or rotated."""
 
-    token: str
+    token: str | None
+    """Its text. It is told only now: null where an answer is repeated (`Idempotency-Key`)."""
 
 
 class Session(Model):

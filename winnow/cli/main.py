@@ -28,6 +28,8 @@ from winnow.cli.tables import (
     sweeps_table,
     trials_table,
 )
+from winnow.cli.tokens import app as token_app
+from winnow.cli.tokens import audit_app
 from winnow.client import Client
 from winnow.errors import WinnowError
 from winnow.settings import ClientSettings
@@ -273,6 +275,8 @@ app.add_typer(projects_app)
 app.add_typer(project_app, name="project")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(model_app, name="model")
+app.add_typer(token_app, name="token")
+app.add_typer(audit_app)
 
 
 @app.command()
