@@ -14,16 +14,23 @@ from api import errors, idempotency
 from api.access import PUBLIC, check_every_route
 from api.audit import Recorder
 from api.dashboard import HERE, dashboard
+from api.exposition import Port, make_registry
 from api.guard import Guard, rules
+from api.observed import HttpMetrics, Observed, RouteNoted
 from api.openapi import describe
 from api.resources import Resources
 from api.routers import (
     audit,
     changes,
+    checkpoints,
+    cluster,
     health,
     history,
+    leaderboard,
+    logs,
     metrics,
     projects,
+    prometheus,
     recipes,
     session,
     sweeps,
@@ -56,11 +63,17 @@ def create_app(
     cache = str(settings.home / "cache" / "tokens")
     verifier, recorder = Verifier(store.access), Recorder(store.access)
 
+    metrics_of = make_registry(store)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ensure_token(store, settings.home)
         recorder.start()
+        port = settings.metrics_port
+        apart = None if port is None else Port(metrics_of, settings.metrics_host, port)
         yield
+        if apart is not None:
+            apart.close()
         recorder.stop()
         store.close()
 
@@ -84,8 +97,11 @@ def create_app(
     errors.install(app)
     idempotency.install(app)
 
+    app.add_middleware(RouteNoted)
     app.add_middleware(Resources, routes=app)
     app.add_middleware(Guard, rules=rules(settings, verifier, recorder))
+    app.state.metrics = metrics_of
+    app.add_middleware(Observed, metrics=HttpMetrics(metrics_of))
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
     v1 = APIRouter(
@@ -96,6 +112,7 @@ def create_app(
         r.router
         for r in (
             health,
+            prometheus,
             recipes,
             projects,
             tokens,
@@ -106,8 +123,12 @@ def create_app(
             changes,
             webhooks,
             trials,
+            leaderboard,
             metrics,
             history,
+            checkpoints,
+            logs,
+            cluster,
         )
     ):
         v1.include_router(router)

@@ -1,4 +1,4 @@
-"""Trials: list, show, and ask for changes, which take effect within seconds."""
+"""Trials: show, and ask for changes, which take effect within seconds."""
 
 from __future__ import annotations
 
@@ -6,24 +6,15 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, status
 
-from api.access import READ, Controller, SweepId, TrialId
+from api.access import READ, Controller, TrialId
 from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
 from api.idempotency import OnceOf
-from api.pages import Cursor, Limit
 from api.services import StoreOf
 from winnow.changes import Clone
-from winnow.types import Command, CommandKind, Page, Trial
+from winnow.types import Command, CommandKind, Trial
 
 router = APIRouter(tags=["trials"])
-
-
-@router.get("/sweeps/{sweep_id:id}/trials", dependencies=[READ])
-def list_trials(
-    sweep_id: SweepId, store: StoreOf, limit: Limit = 500, cursor: Cursor = None
-) -> Page[Trial]:
-    """The sweep's trials by number, the baseline and the report on the winner among them."""
-    return store.list_trials(sweep_id, limit=limit, after=cursor)
 
 
 @router.get("/trials/{trial_id:id}", dependencies=[READ])

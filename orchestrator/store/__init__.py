@@ -10,6 +10,7 @@ Tables are in `schema`, sessions and retries in `database`; then one module a ta
 from orchestrator.store.curves import DETAILS, MAIN, Axis, Wanted
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.idempotency import Answer, Once
+from orchestrator.store.leaderboard import FIELDS, KEYS, Order
 from orchestrator.store.migrations import migrate
 from orchestrator.store.records import (
     AttemptRow,
@@ -33,6 +34,8 @@ from orchestrator.store.writer import Writer
 
 __all__ = [
     "DETAILS",
+    "FIELDS",
+    "KEYS",
     "MAIN",
     "Answer",
     "AttemptRow",
@@ -47,6 +50,7 @@ __all__ = [
     "DriverTransaction",
     "Lease",
     "Once",
+    "Order",
     "Refusal",
     "Store",
     "StoredDecision",

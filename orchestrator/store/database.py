@@ -66,6 +66,10 @@ class ReadSession:
         return raw.cursor(binary=True) if self.placeholder == "%s" else raw.cursor()
 
     @property
+    def engine(self) -> Engine:
+        return self._connection.engine
+
+    @property
     def placeholder(self) -> str:
         return "?" if self._connection.dialect.name == "sqlite" else "%s"
 

@@ -26,11 +26,13 @@ from orchestrator.store.code import Code
 from orchestrator.store.curves import DETAILS, MAIN, Curves, Wanted
 from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.history import History
 from orchestrator.store.idempotency import Once
+from orchestrator.store.leaderboard import Leaderboard
 from orchestrator.store.pace import Pace
+from orchestrator.store.fleet import FleetReader
 from orchestrator.store.records import (
     CheckpointRow,
-from orchestrator.store.fleet import FleetReader
     Claimable,
     Command,
     Desk,
@@ -64,12 +66,14 @@ class Store:
     def __init__(self, url: str) -> None:
         self._db = Database(url)
         self.metrics = Curves(self._db)
+        self.leaderboard = Leaderboard(self._db)
         self.access = Access(self._db)
         self.webhooks = Webhooks(self._db)
+        self.fleet = FleetReader(self._db)
         self.pace = Pace(self._db)
         self.code = Code(self._db)
         self.requests = Requests(self._db)
-        self.fleet = FleetReader(self._db)
+        self.history = History(self._db)
 
     def close(self) -> None:
         self._db.close()

@@ -7,8 +7,9 @@ import string
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import Engine, and_, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from orchestrator.analysis import pareto_front
@@ -17,6 +18,7 @@ from orchestrator.states import check_sweep_move
 from orchestrator.store import projects
 from orchestrator.store.clock import now
 from orchestrator.store.database import ReadSession, WriteSession
+from orchestrator.store.memory import Recent
 from orchestrator.store.records import FinishedSweep
 from orchestrator.store.schema import DEFAULT_PROJECT, evaluations, sweeps, trials
 from orchestrator.store.scores import combine
@@ -173,8 +175,35 @@ def finished_before(session: ReadSession, sweep_id: str, limit: int) -> list[Fin
 # --- summaries --------------------------------------------------------------------------------
 
 
+_remembered: WeakKeyDictionary[Engine, Recent[tuple[str, int], SweepSummary]] = WeakKeyDictionary()
+"""By sweep and revision. Whatever a summary is made of is written together with a new revision,
+but for `planned`."""
+
+
 def _with_summaries(session: ReadSession, rows: Sequence[Row[Any]]) -> list[Sweep]:
-    """The sweeps with where they stand: five queries, however many sweeps."""
+    """The sweeps with where they stand."""
+    summaries = _summed_up(session, rows)
+    return [
+        Sweep.model_validate(
+            dict(row._mapping)
+            | {
+                "project": row.project_id,
+                "budget": (row.account or {}).get("spending", []),
+                "summary": summaries[row.id].model_copy(update={"planned": row.planned}),
+            }
+        )
+        for row in rows
+    ]
+
+
+def _summed_up(session: ReadSession, rows: Sequence[Row[Any]]) -> dict[str, SweepSummary]:
+    """Summaries by sweep: five queries, however many sweeps, for those that moved on."""
+    recent = _remembered.setdefault(session.engine, Recent(2000))
+    known = {row.id: recent.get((row.id, row.revision)) for row in rows}
+    found = {sweep_id: summary for sweep_id, summary in known.items() if summary is not None}
+    rows = [row for row in rows if row.id not in found]
+    if not rows:
+        return found
     ids = [row.id for row in rows]
     counts = _counts(session, ids)
     best = {row.id: None for row in rows} | _best(session, rows)
@@ -184,24 +213,12 @@ def _with_summaries(session: ReadSession, rows: Sequence[Row[Any]]) -> list[Swee
     }
     measured = _final_evaluations(session, wanted)
     fronts = _fronts(session, rows)
-    return [
-        Sweep.model_validate(
-            dict(row._mapping)
-            | {
-                "project": row.project_id,
-                "budget": (row.account or {}).get("spending", []),
-                "summary": _summary(
-                    row,
-                    counts[row.id],
-                    best[row.id],
-                    judged[row.id],
-                    measured,
-                    fronts.get(row.id, []),
-                ),
-            }
-        )
-        for row in rows
-    ]
+    for row in rows:
+        front = fronts.get(row.id, [])
+        found[row.id] = _summary(row, counts[row.id], best[row.id], judged[row.id], measured, front)
+        if not isinstance(session, WriteSession):  # what that one sees may never be committed
+            recent.keep((row.id, row.revision), found[row.id])
+    return found
 
 
 def _summary(
