@@ -10,7 +10,7 @@ import torch
 
 from trainer import adapters, engine
 from trainer.attention import choose
-from trainer.config import TrainConfig
+from trainer.config import TrainConfig, trusted_code
 from trainer.flops import FlopCounter, peak_flops, utilisation
 from trainer.loss import TokenLoss, head_of
 from trainer.model import compile_layers, load_model
@@ -53,7 +53,9 @@ def build(config: TrainConfig, folder: Path) -> Built:
         TrainerError: names what the model or this machine can't do.
     """
     four_bits = engine.precision_of(config) if config.method == "qlora" else None
-    model = adapters.attach(load_model(folder, four_bits=four_bits), config)
+    model = adapters.attach(
+        load_model(folder, four_bits=four_bits, trusted=trusted_code(config)), config
+    )
     if config.activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     packed = choose(model, config.attention)

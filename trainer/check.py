@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from trainer import curriculum, memory
-from trainer.config import EvalSet, Source, TrainConfig
+from trainer.config import EvalSet, Source, TrainConfig, trusted_code
 from trainer.data import Loader, TokenSet
 from trainer.data.sources import open_source
 from trainer.errors import ModelError, TrainerError
@@ -84,18 +85,16 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
     report = Report()
     for pointer, message in tasks.problems(config):
         report.blame(pointer, message)
-    folder = _attempt(report, "/model", lambda: check_model(config.model))
+    folder = _attempt(report, "/model", lambda: _model(config))
     tokenizer = None
     if folder is not None:
         report.parameters = _attempt(report, "/model", lambda: count_parameters(folder)) or 0
         pointer = "/model" if config.data.chat_template is None else "/data/chat_template"
         report.model_sizes = memory.model_sizes(folder)
-        tokenizer = _attempt(
-            report, pointer, lambda: load_tokenizer(folder, config.data.chat_template)
-        )
+        tokenizer = _attempt(report, pointer, lambda: _tokenizer(config, folder))
     if folder is None or tokenizer is None:
         for pointer, _, _, source in _sources(config):  # at least which files aren't there
-            _attempt(report, pointer, lambda source=source: open_source(source))
+            _attempt(report, pointer, lambda source=source: open_source(source, config.roots.data))
         return report
 
     if config.method == "qlora" and device != "elsewhere":
@@ -144,6 +143,24 @@ def check(config: TrainConfig, *, ranks: int | None = None, device: Device | Non
     if report.ok:
         report.identity = identities(config, folder)
     return report
+
+
+def _model(config: TrainConfig) -> Path:
+    return check_model(
+        config.model,
+        config.model_revision,
+        roots=config.roots.models,
+        trusted=config.trust_remote_code,
+    )
+
+
+def _tokenizer(config: TrainConfig, folder: Path) -> Any:
+    return load_tokenizer(
+        folder,
+        config.data.chat_template,
+        roots=config.roots.data,
+        trusted=trusted_code(config),
+    )
 
 
 def size_problems(

@@ -208,13 +208,18 @@ class Judge(Strict):
 class Roots(Strict):
     """Folders that a run may open files in; null: anywhere. See `trainer.roots`.
 
-    `data`: data sets, templates, tasks and questions; `models`: models. `private_judges`: judges
-    may be at loopback and private addresses.
+    `data`: data sets, templates, tasks and questions; `models`: models. `tasks`: the digest that
+    the files of benchmark tasks have to have (`trainer.code`), since they can run anything.
+    `private_judges`: judges may be at loopback and private addresses.
     """
 
     data: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
+    tasks: str | None = None
     private_judges: bool = True
+
+
+ANYWHERE = Roots()
 
 
 # --- the run ----------------------------------------------------------------------------------
@@ -235,7 +240,7 @@ class TrainConfig(Strict):
     folder's code (`trainer.code`), that may run."""
     trust_remote_code: bool = False
     """Run the code that comes with the model, if it is the code of `model_revision`."""
-    roots: Roots = Roots()
+    roots: Roots = ANYWHERE
     data: DataConfig
     output_dir: str = Field(min_length=1)
     recipe: str | None = None
@@ -343,3 +348,8 @@ class TrainConfig(Strict):
         if self.keep_best and not (self.eval_at and self.data.eval):
             raise ValueError("keep_best needs eval_at and data.eval: best by held-out loss")
         return self
+
+
+def trusted_code(config: TrainConfig) -> str | None:
+    """The revision of the model's own code that may run; None: none may."""
+    return (config.model_revision or "") if config.trust_remote_code else None

@@ -43,7 +43,7 @@ def identities(config: TrainConfig, folder: Path) -> dict[str, str]:
     found: dict[str, str | None] = {config.model: model_identity(config.model, folder, cache)}
     for source in (*data.train, *data.eval, *data.test, *data.general):
         try:
-            found[source.key] = _digest([open_source(source).identity(cache)])
+            found[source.key] = _digest([open_source(source, config.roots.data).identity(cache)])
         except (TrainerError, OSError):
             found[source.key] = None
     files = [data.chat_template, config.judge.questions if config.judge else None]

@@ -25,7 +25,7 @@ from trainer.accumulate import UNPROBED, Accumulator, Control, Guard, Votes, Wat
 from trainer.batches import Batches
 from trainer.build import build
 from trainer.check import size_problems
-from trainer.config import EvalSet, Split, TrainConfig
+from trainer.config import EvalSet, Split, TrainConfig, trusted_code
 from trainer.data import TokenSet, cache_dir, load_data
 from trainer.errors import ConfigError, DiskError, RankFailed, as_failure
 from trainer.evaluate import BaseLosses, Evaluator, Interrupted, base_key
@@ -57,8 +57,18 @@ class Run:
         guard: Guard | None = None,
     ) -> None:
         self.config = config
-        folder = check_model(config.model)
-        self._tokenizer = load_tokenizer(folder, config.data.chat_template)
+        folder = check_model(
+            config.model,
+            config.model_revision,
+            roots=config.roots.models,
+            trusted=config.trust_remote_code,
+        )
+        self._tokenizer = load_tokenizer(
+            folder,
+            config.data.chat_template,
+            roots=config.roots.data,
+            trusted=trusted_code(config),
+        )
         self.data = load_data(config, folder, self._tokenizer)
         longest = int(self.data.train.lengths.max())
         for pointer, message in size_problems(
@@ -263,9 +273,9 @@ class Run:
         evaluator = self._evaluator()
         where: Any = {"step": at.step, "seen": at.samples, "control": control}
         if config.lm_eval is not None:
-            report.evaluations += evaluator.benchmarks(config.lm_eval, **where)
+            report.evaluations += evaluator.benchmarks(config.lm_eval, roots=config.roots, **where)
         if config.judge is not None:
-            report.evaluations.append(evaluator.judged(config.judge, **where))
+            report.evaluations.append(evaluator.judged(config.judge, roots=config.roots, **where))
         self._status = "completed"
         return self._batch(report, "completed")
 

@@ -1,8 +1,9 @@
 """Base models: find, check and load them, once a process.
 
 Any decoder-only model that `AutoModelForCausalLM` opens, from a folder or by hub id. Code that
-comes with a model is never run (`trust_remote_code` stays off). Nothing here imports torch until a
-model is loaded, so that a configuration can be checked in a fraction of a second.
+comes with a model runs only where it is asked for and is the code that was allowed (`code.py`);
+weights are read from safetensors only, never from pickles. Nothing here imports torch until a model
+is loaded, so that a configuration can be checked in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -14,29 +15,52 @@ import math
 import os
 import shutil
 import struct
+import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trainer import storage
+from trainer import code, storage
+from trainer import roots as confined
 from trainer.errors import CheckpointError, ConfigError, ModelError
 
 _CAUSAL_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+MOST_TEMPLATE = 2**20
+"""Bytes of a chat template. The longest in use are some 20 kB."""
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
-_pristine: tuple[tuple[str, int], Any] | None = None
+_pristine: tuple[tuple[str, int, str | None], Any] | None = None
 """The last base model read from disk, with its folder and time of change. Never trained."""
 
 
-def folder_of(model: str) -> Path:
+def folder_of(
+    model: str,
+    revision: str | None = None,
+    *,
+    roots: Sequence[str] | None = None,
+    with_code: bool = False,
+) -> Path:
     """The local folder of `model`: itself, or the hub snapshot, downloaded if need be.
+
+    Args:
+        model: a folder, a hub id, or the address of an export in a store.
+        revision: a commit or tag of the hub; None: its newest.
+        roots: folders below which a folder has to lie; None: anywhere.
+        with_code: fetch the Python files of a hub model too.
 
     Raises:
         ModelError: the folder is absent, or the hub can't be reached and has nothing cached.
+        OutsideError: the folder lies outside of `roots`.
     """
     path = Path(model).expanduser()
+    if roots is not None and not storage.is_remote(model):
+        if model.startswith(("/", "~", ".")):
+            path = confined.folder(model, roots)
+        else:  # nothing is read from the working directory
+            path = Path("/nonexistent")
     if path.is_dir():
         return path
     if storage.is_remote(model):
@@ -48,11 +72,18 @@ def folder_of(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    if with_code:
+        wanted += code.MODEL_CODE
+    which: dict[str, Any] = {"revision": revision, "allow_patterns": wanted}
     try:
         try:
-            return Path(snapshot_download(model, allow_patterns=wanted, local_files_only=True))
+            found = Path(snapshot_download(model, **which, local_files_only=True))
+            # What was fetched without code looks whole to the library.
+            if with_code and not any(found.glob("*.py")):
+                return Path(snapshot_download(model, **which))
+            return found
         except Exception:
-            return Path(snapshot_download(model, allow_patterns=wanted))
+            return Path(snapshot_download(model, **which))
     except Exception as error:
         raise ModelError(
             f"model {model!r} is neither an existing folder nor a hub id that could be fetched "
@@ -72,13 +103,26 @@ def _from_store(model: str) -> Path:
     return found
 
 
-def check_model(model: str) -> Path:
+def check_model(
+    model: str,
+    revision: str | None = None,
+    *,
+    roots: Sequence[str] | None = None,
+    trusted: bool = False,
+) -> Path:
     """Check without torch that `model` can be fine-tuned here; returns its folder.
 
+    Args:
+        model, revision, roots: see `folder_of`.
+        trusted: its own code may run, if it is that of `revision`.
+
     Raises:
-        ModelError: says what is missing.
+        ModelError: says what is missing, or that its code isn't the one that was allowed.
+        OutsideError: the folder lies outside of `roots`.
     """
-    folder = folder_of(model)
+    folder = folder_of(model, revision, roots=roots, with_code=trusted)
+    if trusted:
+        code.staged(folder, revision or "")
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise ModelError(f"model folder {str(folder)!r} has no config.json; is it a model folder?")
@@ -86,6 +130,9 @@ def check_model(model: str) -> Path:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{config_file} is not JSON ({error}); fetch the model again") from error
+    problem = _runs_code_of_others(folder, config)
+    if problem is not None:
+        raise ModelError(problem)
     architectures = [str(name) for name in config.get("architectures") or ()]
     if config.get("is_encoder_decoder"):
         raise ModelError(f"model {model!r} is an encoder-decoder; give a decoder-only model")
@@ -93,6 +140,12 @@ def check_model(model: str) -> Path:
         raise ModelError(
             f"model {model!r} is a {', '.join(architectures)}; give a decoder-only causal "
             "language model"
+        )
+    if not _weight_files(folder) and any(folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"model folder {str(folder)!r} has its weights as pickles (pytorch_model.bin), which "
+            "can run code when they are read; save them as safetensors: model.save_pretrained("
+            "folder, safe_serialization=True)"
         )
     if not _weight_files(folder):
         raise ModelError(
@@ -105,6 +158,28 @@ def check_model(model: str) -> Path:
             "next to the model with save_pretrained"
         )
     return folder
+
+
+def _runs_code_of_others(folder: Path, config: dict[str, Any]) -> str | None:
+    """Why opening a model would fetch something that nobody has allowed; None if it wouldn't."""
+    repository = code.elsewhere(folder)
+    if repository is not None:
+        return (
+            f"the code of model {str(folder)!r} lies in another repository, {repository}, at no "
+            "fixed revision; copy its files beside the weights, and name them in auto_map"
+        )
+    kernel = config.get("attn_implementation", config.get("_attn_implementation"))
+    if "/" in str(kernel or ""):
+        return (
+            f"the config.json of {str(folder)!r} names an attention kernel to fetch, {kernel}; "
+            "remove attn_implementation from it"
+        )
+    if (folder / "adapter_config.json").is_file():
+        return (
+            f"model folder {str(folder)!r} holds an adapter (adapter_config.json), which would be "
+            "loaded into the model; merge it, or remove the file"
+        )
+    return None
 
 
 def count_parameters(folder: Path) -> int:
@@ -124,24 +199,30 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
-def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
+def load_tokenizer(
+    folder: Path,
+    chat_template: str | None = None,
+    *,
+    roots: Sequence[str] | None = None,
+    trusted: str | None = None,
+) -> Any:
     """The model's tokenizer with the chat template in force.
 
     Args:
         folder: a model folder.
         chat_template: a Jinja file that replaces the tokenizer's own template.
+        roots: folders below which that file has to lie; None: anywhere.
+        trusted: the revision of the model's code that may run; None: none may.
 
     Raises:
         ModelError: there is no usable tokenizer, template, or end-of-sequence token.
+        OutsideError: the template lies outside of `roots`.
     """
-    override = None
-    if chat_template is not None:
-        file = Path(chat_template).expanduser()
-        if not file.is_file():
-            raise ModelError(f"chat template {chat_template!r} does not exist; check the path")
-        override = file.read_text(encoding="utf-8")
+    override = None if chat_template is None else _template(chat_template, roots)
     try:
-        tokenizer = _open_tokenizer(folder)
+        tokenizer = _open_tokenizer(folder, trusted)
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"the tokenizer in {str(folder)!r} can't be opened: {error}") from error
     if override is not None:
@@ -158,7 +239,21 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> Any:
     return tokenizer
 
 
-def _open_tokenizer(folder: Path) -> Any:
+def _template(chat_template: str, roots: Sequence[str] | None) -> str:
+    file = confined.resolved(chat_template, roots)
+    if not file.is_file():
+        raise ModelError(f"chat template {chat_template!r} does not exist; check the path")
+    with confined.opened(chat_template, roots) as stream:
+        text = stream.read(MOST_TEMPLATE + 1)
+    if len(text) > MOST_TEMPLATE:
+        raise ModelError(f"chat template {chat_template!r} is larger than a template can be")
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise ModelError(f"chat template {chat_template!r} is not UTF-8 text") from None
+
+
+def _open_tokenizer(folder: Path, trusted: str | None) -> Any:
     settings = folder / "tokenizer_config.json"
     kind = ""
     if settings.is_file():
@@ -169,7 +264,26 @@ def _open_tokenizer(folder: Path) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(folder)
     from transformers import AutoTokenizer
 
+    if trusted is not None:
+        return AutoTokenizer.from_pretrained(_with_code(folder, trusted), trust_remote_code=True)
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def _with_code(folder: Path, trusted: str) -> Path:
+    """A checked copy of the model to load from, with transformers' copies of its code beside it:
+    those in the user's cache could have been written by anybody."""
+    from transformers import dynamic_module_utils
+
+    dynamic: Any = dynamic_module_utils
+    copy = code.staged(folder, trusted)
+    modules = str(copy.parent / "modules")
+    if modules != dynamic.HF_MODULES_CACHE:
+        dynamic.HF_MODULES_CACHE = modules
+        if modules not in sys.path:
+            sys.path.insert(0, modules)
+        for name in [n for n in sys.modules if n.partition(".")[0] == "transformers_modules"]:
+            del sys.modules[name]
+    return copy
 
 
 def tokenizer_key(folder: Path, tokenizer: Any) -> str:
@@ -183,7 +297,7 @@ def tokenizer_key(folder: Path, tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def load_model(folder: Path, *, four_bits: str | None = None) -> Any:
+def load_model(folder: Path, *, four_bits: str | None = None, trusted: str | None = None) -> Any:
     """A fresh copy of the base model on the CPU, in the data type it was saved in.
 
     The last model read stays in host memory if that leaves three quarters of it free, so that the
@@ -194,6 +308,7 @@ def load_model(folder: Path, *, four_bits: str | None = None) -> Any:
         four_bits: `bf16` or `fp32`: keep its linear layers in 4 bits (NF4, double quantisation) and
             compute in that precision. Such a model is read to the device where it will run, and
             read again each time.
+        trusted: the revision of the model's code that may run; None: none may.
 
     Raises:
         ModelError: transformers can't open it.
@@ -206,16 +321,22 @@ def load_model(folder: Path, *, four_bits: str | None = None) -> Any:
 
     logging.disable_progress_bar()
     if four_bits is not None:
-        return _load_in_4_bits(folder, four_bits)
+        return _load_in_4_bits(folder, four_bits, trusted)
     newest = max(file.stat().st_mtime_ns for file in _weight_files(folder))
-    key = (str(folder.resolve()), newest)
+    key = (str(folder.resolve()), newest, trusted)
     if _pristine is not None and _pristine[0] == key:
         return copy.deepcopy(_pristine[1])
     _pristine = None
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", trust_remote_code=False, low_cpu_mem_usage=True
+            folder if trusted is None else _with_code(folder, trusted),
+            dtype="auto",
+            trust_remote_code=trusted is not None,
+            use_safetensors=True,
+            low_cpu_mem_usage=True,
         )
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"the model in {str(folder)!r} can't be opened: {error}") from error
     size = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -225,7 +346,7 @@ def load_model(folder: Path, *, four_bits: str | None = None) -> Any:
     return model
 
 
-def _load_in_4_bits(folder: Path, precision: str) -> Any:
+def _load_in_4_bits(folder: Path, precision: str, trusted: str | None) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -241,9 +362,10 @@ def _load_in_4_bits(folder: Path, precision: str) -> Any:
     place = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
+            folder if trusted is None else _with_code(folder, trusted),
             dtype="auto",
-            trust_remote_code=False,
+            trust_remote_code=trusted is not None,
+            use_safetensors=True,
             quantization_config=how,
             device_map={"": place},
         )

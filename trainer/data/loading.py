@@ -102,6 +102,7 @@ class Loader:
 
     def __init__(self, config: TrainConfig, folder: Path, tokenizer: Any) -> None:
         self._data: DataConfig = config.data
+        self._roots = config.roots.data
         self._tokenizer = tokenizer
         self._cache = Cache(cache_dir(config))
         self._base = ":".join(
@@ -137,7 +138,7 @@ class Loader:
 
     def shard(self, source: Source) -> Shard:
         """The samples of one source, as they are kept."""
-        rows = open_source(source)
+        rows = open_source(source, self._roots)
         identity = f"{self._base}:{rows.identity(self._cache)}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:40]
         where = self._cache.folder / key

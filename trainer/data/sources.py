@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from trainer import roots as confined
 from trainer.config import Source
 from trainer.data.cache import Cache
 from trainer.data.messages import FORM
@@ -60,15 +61,22 @@ class Rows(Protocol):
         ...
 
 
-def open_source(source: Source) -> Rows:
+def open_source(source: Source, roots: Sequence[str] | None = None) -> Rows:
     """What `source` names.
+
+    Args:
+        source: a file, a folder, or a data set of the hub.
+        roots: folders below which files and folders have to lie; None: anywhere.
 
     Raises:
         DataError: nothing that can be read.
+        OutsideError: it lies outside of `roots`.
     """
-    path = Path(source.path).expanduser()
+    if roots is not None and _is_hub_id(source.path):
+        return _Hub(source, None, confined=True)  # nothing is read from the working directory
+    path = confined.resolved(source.path, roots)
     if path.is_dir():
-        return _Hub(source, path)
+        return _Hub(source, confined.folder(source.path, roots), confined=roots is not None)
     if not path.is_file():
         if _is_hub_id(source.path):
             return _Hub(source, None)
@@ -78,16 +86,16 @@ def open_source(source: Source) -> Rows:
     if source.subset is not None or source.split is not None:
         field = "subset" if source.subset is not None else "split"
         raise DataError(f"is a file, which has no {field}; leave {field} out", source.path)
-    with path.open("rb") as stream:
+    with confined.opened(path, roots) as stream:
         head = stream.read(4)
     if head == b"PAR1":
-        return _Parquet(path)
+        return _Parquet(path, roots)
     if path.suffix == ".parquet":
         raise DataError("is not a Parquet file, or only a part of one; fetch it again", path)
     for magic, name in _COMPRESSED.items():
         if head.startswith(magic):
             raise DataError(f"is compressed ({name}); unpack it", path)
-    return _JsonLines(path)
+    return _JsonLines(path, roots)
 
 
 def _is_hub_id(path: str) -> bool:
@@ -98,14 +106,15 @@ def _is_hub_id(path: str) -> bool:
 class _JsonLines:
     table = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, roots: Sequence[str] | None) -> None:
         self._path = path
+        self._roots = roots
 
     def identity(self, cache: Cache) -> str:
         return cache.file_hash(self._path)
 
     def __iter__(self) -> Iterator[Row]:
-        with self._path.open("rb") as stream:
+        with confined.opened(self._path, self._roots) as stream:
             for number, raw in enumerate(stream, start=1):
                 if raw.strip():
                     yield Row(self._parse(raw, number), number)
@@ -149,8 +158,9 @@ class _Table:
 
 
 class _Parquet(_Table):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, roots: Sequence[str] | None) -> None:
         self._path = path
+        self._roots = roots
         self._name = str(path)
 
     def identity(self, cache: Cache) -> str:
@@ -161,7 +171,10 @@ class _Parquet(_Table):
         from pyarrow import parquet
 
         try:
-            with parquet.ParquetFile(self._path) as file:
+            with (
+                confined.opened(self._path, self._roots) as stream,
+                parquet.ParquetFile(stream) as file,
+            ):
                 columns = self._columns(list(file.schema_arrow.names))
                 number = 0
                 for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
@@ -178,9 +191,10 @@ class _Hub(_Table):
     HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE and proxies are in force, as always with it.
     """
 
-    def __init__(self, source: Source, folder: Path | None) -> None:
+    def __init__(self, source: Source, folder: Path | None, *, confined: bool = False) -> None:
         self._source = source
         self._folder = folder
+        self._confined = confined
         parts = (source.path, source.subset, source.split)
         self._name = ":".join(part for part in parts if part is not None)
         self._revision: str | None = None
@@ -243,6 +257,8 @@ class _Hub(_Table):
                         )
                     found = found[split]
                 return found
+            if self._confined:
+                self._check_files(path)
             return datasets.load_dataset(
                 path, self._source.subset, split=split, revision=self._revision
             )
@@ -253,6 +269,21 @@ class _Hub(_Table):
                 raise self._unreachable(error) from error
             text = " ".join(str(error).split())
             raise self.error(f"can't be loaded: {text}; check path, subset and split") from error
+
+    def _check_files(self, path: str) -> None:
+        """The card of a data set may name any file, also of this machine. Raises DataError."""
+        import datasets
+
+        builder: Any = datasets.load_dataset_builder(
+            path, self._source.subset, revision=self._revision
+        )
+        # A folder's builder can't be asked to fetch: its files are its own.
+        inside = f"{path}/" if self._folder is not None else f"hf://datasets/{path}@"
+        files = builder.config.data_files or {}
+        for listed in files.values():
+            for file in listed:
+                if not str(file).startswith(inside) or "/../" in str(file):
+                    raise self.error(f"its card names a file that is not its own: {file}")
 
     def _unreachable(self, error: Exception | None) -> DataError:
         from huggingface_hub import constants

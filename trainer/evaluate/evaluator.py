@@ -18,12 +18,13 @@ import torch
 
 from trainer import engine
 from trainer.attention import collate
-from trainer.config import Extract, Judge, LmEval
+from trainer.config import ANYWHERE, Extract, Judge, LmEval, Roots
 from trainer.data import TokenSet
 from trainer.evaluate.batches import GENERATION_CAP, batches, halving
 from trainer.evaluate.extract import Extractor
 from trainer.evaluate.generate import greedy, stop_tokens, uncompiled
 from trainer.evaluate.retention import BaseLoss, BaseLosses
+from trainer.evaluate.tasks import confined_tasks
 from trainer.evaluate.turns import Control, heed, in_step
 from trainer.loss import TokenLoss
 from trainer.metrics import Evaluation, finite
@@ -84,6 +85,7 @@ class Evaluator:
         max_new_tokens: int = 0,
         extract: Extract | None = None,
         control: Control | None = None,
+        roots: Roots = ANYWHERE,
     ) -> Evaluation:
         """Token loss on all of `samples`; exact match on the first `generate` of them.
 
@@ -125,7 +127,13 @@ class Evaluator:
         )
 
     def benchmarks(
-        self, settings: LmEval, *, step: int, seen: int, control: Control | None = None
+        self,
+        settings: LmEval,
+        *,
+        step: int,
+        seen: int,
+        control: Control | None = None,
+        roots: Roots = ANYWHERE,
     ) -> list[Evaluation]:
         """Tasks and groups of lm-evaluation-harness, an `Evaluation` each.
 
@@ -137,7 +145,7 @@ class Evaluator:
 
         with self._evaluating(), self._whole_weights(), uncompiled():
             return run_tasks(
-                settings,
+                confined_tasks(settings, roots),
                 self._loss.model,
                 self._tokenizer,
                 cap=self._cap,
@@ -153,6 +161,7 @@ class Evaluator:
         step: int,
         seen: int,
         control: Control | None = None,
+        roots: Roots = ANYWHERE,
     ) -> Evaluation:
         """Answers to the judge's questions, graded by the judge.
 
@@ -173,6 +182,7 @@ class Evaluator:
                 output=self._output,
                 whole_weights=self._whole_weights,
                 control=control,
+                roots=roots,
             )
 
     @contextmanager

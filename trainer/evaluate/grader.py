@@ -17,6 +17,7 @@ import openai
 
 from trainer.config import Judge
 from trainer.errors import ConfigError, TrainerError
+from trainer.evaluate.outbound import public_client
 from trainer.evaluate.questions import Question
 
 MOST_FAILED = 0.2
@@ -81,12 +82,15 @@ class Grader:
         settings: the endpoint and how to use it.
         environment: holds the key, in the variable that `settings` names. Proxies are those of
             the process's environment.
+        private: whether the judge may be at a loopback or private address.
 
     Raises:
-        ConfigError: the key isn't there.
+        ConfigError: the key isn't there, or the address isn't allowed.
     """
 
-    def __init__(self, settings: Judge, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: Judge, environment: Mapping[str, str], *, private: bool = True
+    ) -> None:
         key = environment.get(settings.api_key_env) if settings.api_key_env is not None else "none"
         if not key:
             raise ConfigError(
@@ -100,6 +104,7 @@ class Grader:
             api_key=key,
             timeout=settings.timeout,
             max_retries=RETRIES,
+            http_client=None if private else public_client(settings.base_url, settings.timeout),
         )
         self._options: dict[str, Any] = {"temperature": 0.0}
         self._ended = threading.Event()

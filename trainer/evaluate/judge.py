@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from trainer import engine
-from trainer.config import Judge
+from trainer.config import ANYWHERE, Judge, Roots
 from trainer.evaluate.batches import batches, halving
 from trainer.evaluate.generate import greedy, stop_tokens
 from trainer.evaluate.grader import Grader, Judgment
@@ -41,6 +41,7 @@ def run_judge(
     whole_weights: Callable[[], AbstractContextManager[Any]],
     control: Control | None = None,
     environment: Mapping[str, str] | None = None,
+    roots: Roots = ANYWHERE,
 ) -> Evaluation:
     """Answer the questions and have them graded. All ranks make the same call.
 
@@ -55,6 +56,7 @@ def run_judge(
         whole_weights: entered while the model answers.
         control: asked between batches, and twice a second while the judge grades.
         environment: holds the judge's key; the process's own if None.
+        roots: where the questions and the judge may be.
 
     Returns:
         `scores`: `score`, the mean over all turns; `turn_1`, `turn_2`; `category/NAME` for each
@@ -66,7 +68,7 @@ def run_judge(
         Interrupted: `control` was answered with pause or stop on some rank.
     """
     began = time.monotonic()
-    questions = read_questions(Path(settings.questions).expanduser())
+    questions = read_questions(Path(settings.questions).expanduser(), roots.data)
     with whole_weights():
         answers = _conversations(questions, model, tokenizer, cap, control)
     wanted = [
@@ -82,7 +84,11 @@ def run_judge(
 
     def grade() -> dict[str, float]:
         nonlocal grader
-        grader = Grader(settings, os.environ if environment is None else environment)
+        grader = Grader(
+            settings,
+            os.environ if environment is None else environment,
+            private=roots.private_judges,
+        )
         try:
             grader.grade(wanted, graded.append)
         finally:

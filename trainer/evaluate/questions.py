@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer import roots as confined
 from trainer.errors import DataError
 
 
@@ -24,17 +26,22 @@ class Question:
     reference: tuple[str, ...] = ()
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: Path, roots: Sequence[str] | None = None) -> list[Question]:
     """The questions of a file.
+
+    Args:
+        path: the file.
+        roots: folders below which it has to lie; None: anywhere.
 
     Raises:
         DataError: the file is missing or empty, or a line is malformed.
+        OutsideError: it lies outside of `roots`.
     """
-    if not path.is_file():
+    if not confined.resolved(path, roots).is_file():
         raise DataError("no such file; it holds the judge's questions", path)
     questions: list[Question] = []
     lines: dict[str, int] = {}
-    with path.open("rb") as stream:
+    with confined.opened(path, roots) as stream:
         for number, raw in enumerate(stream, start=1):
             if not raw.strip():
                 continue

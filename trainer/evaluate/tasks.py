@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from trainer.config import Judge, LmEval, TrainConfig
-from trainer.errors import DataError
+from trainer import code
+from trainer import roots as confined
+from trainer.config import Judge, LmEval, Roots, TrainConfig
+from trainer.errors import TrainerError
 from trainer.evaluate.questions import read_questions
 from trainer.evaluate.task_index import (
     Entry,
@@ -46,10 +48,29 @@ def problems(config: TrainConfig, environment: Mapping[str, str] | None = None) 
     environment = os.environ if environment is None else environment
     found: list[Problem] = []
     if config.lm_eval is not None:
-        found += _harness_problems(config.lm_eval, environment)
+        try:
+            settings = confined_tasks(config.lm_eval, config.roots)
+            found += _harness_problems(settings, environment)
+        except TrainerError as error:
+            found.append(("/lm_eval/include_path", str(error)))
     if config.judge is not None:
-        found += _judge_problems(config.judge, environment)
+        found += _judge_problems(config.judge, environment, config.roots)
     return found
+
+
+def confined_tasks(settings: LmEval, roots: Roots) -> LmEval:
+    """The settings with a checked copy of the task files, where only certain ones may run.
+
+    Raises:
+        ModelError: they aren't those that were allowed.
+        OutsideError: they lie outside of what may be read.
+    """
+    if settings.include_path is None or (roots.data is None and roots.tasks is None):
+        return settings
+    folder = confined.folder(settings.include_path, roots.data)
+    if roots.tasks is not None:
+        folder = code.staged(folder, roots.tasks, code.TASK_CODE)
+    return settings.model_copy(update={"include_path": str(folder)})
 
 
 # --- lm-evaluation-harness ----------------------------------------------------------------------
@@ -216,11 +237,11 @@ def _places(file: Path, named: str) -> list[Path]:
 # --- the judge ----------------------------------------------------------------------------------
 
 
-def _judge_problems(settings: Judge, environment: Mapping[str, str]) -> list[Problem]:
+def _judge_problems(settings: Judge, environment: Mapping[str, str], roots: Roots) -> list[Problem]:
     found: list[Problem] = []
     try:
-        read_questions(Path(settings.questions).expanduser())
-    except DataError as error:
+        read_questions(Path(settings.questions).expanduser(), roots.data)
+    except TrainerError as error:
         found.append(("/judge/questions", str(error)))
     except OSError as error:
         found.append(("/judge/questions", f"{settings.questions} can't be read: {error}"))
