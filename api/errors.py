@@ -92,14 +92,23 @@ def install(app: FastAPI) -> None:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        error = _wrong_method(request)
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        error = _not_routed(request, error)
     return as_problem(error).response(getattr(request.state, "request_id", None))
 
 
-def _wrong_method(request: Request) -> ProblemError:
-    """Name all methods of an address: each is a route of its own, and the router names only one."""
-    allowed = ", ".join(sorted(allowed_methods(request.app, request.scope))) or "GET, HEAD"
+def _not_routed(request: Request, error: HTTPException) -> Exception:
+    """405 with all methods of an address, each of which is a route of its own; 404 if it has none.
+
+    The dashboard's route takes GET of any path, so the router's own word is no use under /v1.
+    """
+    methods = allowed_methods(request.app, request.scope)
+    if request.scope["path"].startswith("/v1/"):
+        if not methods or request.method in methods:
+            return HTTPException(404)
+    elif error.status_code == 404:
+        return error
+    allowed = ", ".join(sorted(methods)) or "GET, HEAD"
     return ProblemError(405, "method", f"use {allowed} here", headers={"Allow": allowed})
 
 

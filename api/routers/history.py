@@ -1,4 +1,4 @@
-"""What happened to a sweep: its events and the scheduler's decisions, in order."""
+"""What happened: events, of one sweep or of all, and the scheduler's decisions, in order."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.access import READ, SweepId
+from api.access import READ, Reader, SweepId, TrialId
 from api.pages import EventId, Limit, page
 from api.services import ID, StoreOf
 from winnow.types import Decision, Event, Page
 
-router = APIRouter(prefix="/sweeps", tags=["history"])
+router = APIRouter(tags=["history"])
 
 
-@router.get("/{sweep_id:id}/decisions", dependencies=[READ])
+@router.get("/sweeps/{sweep_id:id}/decisions", dependencies=[READ])
 def list_decisions(
     sweep_id: SweepId,
     store: StoreOf,
@@ -28,7 +28,7 @@ def list_decisions(
     return page(found, limit, Page[Decision])
 
 
-@router.get("/{sweep_id:id}/events", dependencies=[READ])
+@router.get("/sweeps/{sweep_id:id}/events", dependencies=[READ])
 def list_events(
     sweep_id: SweepId,
     store: StoreOf,
@@ -39,3 +39,28 @@ def list_events(
     """What happened to the sweep since the event `after`, in order."""
     found = store.events_after(sweep_id, after if cursor is None else cursor, limit + 1)
     return page(found, limit, Page[Event])
+
+
+@router.get("/trials/{trial_id:id}/decisions", dependencies=[READ])
+def list_decisions_of_trial(
+    trial_id: TrialId,
+    store: StoreOf,
+    limit: Limit = 500,
+    cursor: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+) -> Page[Decision]:
+    """What the scheduler decided about one trial, and why, in order."""
+    sweep_id = store.get_trial(trial_id).sweep_id
+    return page(store.decisions(sweep_id, trial_id, cursor, limit + 1), limit, Page[Decision])
+
+
+@router.get("/events")
+def list_all_events(
+    store: StoreOf,
+    who: Reader,
+    after: EventId = 0,
+    limit: Limit = 500,
+    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+) -> Page[Event]:
+    """What happened to all sweeps that the token sees since the event `after`, in order."""
+    begin = after if cursor is None else cursor
+    return page(store.history.events(who.project, begin, limit + 1), limit, Page[Event])

@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.environment import Environment
 from orchestrator.raytune import leftovers
 from orchestrator.raytune.assignment import Assignment, GroupShape
+from orchestrator.raytune.output import Output
 from trainer.errors import TrainerError, as_failure
 from trainer.metrics import Batch, Failure
 
@@ -188,6 +189,8 @@ class _Rank:
     def __init__(self) -> None:
         die_with_parent()
         self._run: Any = None
+        self._rank = 0
+        self._output = Output()
         self._attempt = ""
         self._control: tuple[str, Control] = ("", "go")
         self._lease: float | None = None
@@ -222,6 +225,7 @@ class _Rank:
         cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
         torch.set_num_threads(max(1, int(cpus)))
         engine.join(rank, world, host, port, local_rank=0)
+        self._rank = rank
         self._lease = lease_seconds
         if lease_seconds is not None:
             threading.Thread(target=self._keep_time, name="lease", daemon=True).start()
@@ -240,12 +244,16 @@ class _Rank:
             ended = leftovers.note(assignment.trial_id, assignment.attempt, assignment.epoch)
             for left in ended:
                 log.warning("ended process %d: it still trained %s", left.pid, left.trial_id)
+        config = TrainConfig.model_validate_json(assignment.config)
+        self._output.to(Path(config.output_dir), self._rank)
+        begins = f"from {assignment.resume_from}" if assignment.resume_from else "from the start"
+        self._output.say(f"attempt {assignment.attempt} of trial {assignment.trial_id}, {begins}")
         check_gpu_is_free()
         resume = Path(assignment.resume_from) if assignment.resume_from else None
         try:
-            self._run = Run(TrainConfig.model_validate_json(assignment.config), resume_from=resume)
+            self._run = Run(config, resume_from=resume)
         except Exception as error:
-            return as_failure(error)
+            return self._failed(as_failure(error))
         return None
 
     def advance(self, seconds: float) -> Batch:
@@ -253,7 +261,9 @@ class _Rank:
         if not self._training:
             self._wait_for_word()
             self._training = True
+        self._output.rotate()
         batch = self._run.advance(seconds, self._read_control)
+        self._tell(batch)
         if batch.status != "running":
             self._training = False
             if self._lease is not None:
@@ -277,6 +287,20 @@ class _Rank:
     @ray.method(concurrency_group="control")
     def pid(self) -> int:
         return os.getpid()
+
+    def _failed(self, failure: Failure) -> Failure:
+        self._output.say(f"failed ({failure.code}): {failure.message}\n{failure.detail}".rstrip())
+        return failure
+
+    def _tell(self, batch: Batch) -> None:
+        """How the attempt goes, in its log."""
+        if batch.steps:
+            last = batch.steps[-1]
+            self._output.say(f"step {last.step}: loss {last.loss}, gradient norm {last.grad_norm}")
+        if batch.failure is not None:
+            self._failed(batch.failure)
+        elif batch.status != "running":
+            self._output.say(batch.status)
 
     def _read_control(self) -> Control:
         self._moved = time.monotonic()
