@@ -12,6 +12,8 @@ import time
 from orchestrator.attend import attend
 from orchestrator.errors import StoreUnavailable
 from orchestrator.formers import Formers
+from orchestrator.observe import traces
+from orchestrator.observe.context import about
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 
@@ -62,7 +64,8 @@ class Attendant(threading.Thread):
             if sweep_id in drivable and not self._formers.gone(drivable[sweep_id]):
                 continue
             try:
-                attend(self._store, sweep_id, self._settings)
+                with about(sweep=sweep_id), traces.span("attend"):
+                    attend(self._store, sweep_id, self._settings)
             except StoreUnavailable:
                 raise
             except Exception:  # of one sweep: the others are not to wait for it

@@ -23,6 +23,7 @@ HANDED_OVER = (
     "report_seconds",
     "stop_seconds",
     "pass_environment",
+    "log_format",
 )
 """Not Ray's address: a job knows the cluster that it runs on."""
 

@@ -28,6 +28,15 @@ from orchestrator.launch import (
     LaunchError,
     ProcessLauncher,
 )
+from orchestrator.observe import traces
+from orchestrator.observe.catalogue import (
+    DRIVER_CRASHES,
+    DRIVER_STARTS,
+    TURN_SECONDS,
+    WEBHOOK_ATTEMPTS,
+)
+from orchestrator.observe.reporting import Reporter
+from orchestrator.observe.tally import Tally
 from orchestrator.placement import Node
 from orchestrator.settings import Settings
 from orchestrator.store import Claimable, Driver, Store
@@ -70,8 +79,12 @@ class Orchestrator:
         self._grants = Grants(self._store, settings.share_quantum_seconds)
         self._formers = Formers(self._launcher, settings.lease_seconds)
         self._attendant = Attendant(self._store, settings, self._formers)
+        self._tally = Tally()
+        self._reporter = Reporter(self._tally, lambda f: self._store.fleet.add("orchestrator", f))
         self._courier = Courier(
-            self._store.webhooks, Sender(settings.webhook_policy, proxy=settings.webhook_proxy)
+            self._store.webhooks,
+            Sender(settings.webhook_policy, proxy=settings.webhook_proxy),
+            told=lambda _, outcome: self._tally.count(WEBHOOK_ATTEMPTS, outcome.result),
         )
         self._crashes: dict[str, tuple[int, int]] = {}
         """By sweep: crashes in a row, and samples trained at the last one."""
@@ -88,9 +101,13 @@ class Orchestrator:
         log.info("orchestrator started")
         self._attendant.start()
         self._courier.start()
+        self._reporter.start()
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
-                self.turn()
+                with traces.span("reconcile"):
+                    self.turn()
+                self._tally.observe(TURN_SECONDS, time.monotonic() - began)
             except StoreUnavailable as error:
                 log.warning("%s Trying again.", error)
             except WinnowError:
@@ -98,6 +115,7 @@ class Orchestrator:
             self._stopping.wait(self._settings.reconcile_seconds)
         self._attendant.stop()
         self._courier.stop()
+        self._reporter.stop()
         if self._launcher.ends_with_orchestrator:
             self._launcher.end(self._holders(), self._settings.stop_seconds)
         self.close()
@@ -155,6 +173,7 @@ class Orchestrator:
                 elif self._formers.gone(sweep) and self._launcher.start(
                     sweep.id, sweep.epoch + 1, slots
                 ):
+                    self._tally.count(DRIVER_STARTS)
                     log.info("started a driver for sweep %s with %d slots", sweep.id, slots)
             except LaunchError as error:
                 log.warning("sweep %s: %s Trying again.", sweep.id, error)
@@ -184,6 +203,7 @@ class Orchestrator:
             if not self._cluster.nodes():
                 log.warning("the driver of sweep %s ended, and so did the cluster", sweep_id)
                 continue
+            self._tally.count(DRIVER_CRASHES)
             log.warning("the driver of sweep %s ended with exit code %s", sweep_id, code)
             trained = self._store.get_sweep(sweep_id).summary.samples_trained
             crashes, before = self._crashes.get(sweep_id, (0, trained))

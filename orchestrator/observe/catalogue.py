@@ -106,7 +106,7 @@ METRICS = (
         RENEWALS,
         "counter",
         "driver",
-        "Renewals of sweeps' leases: renewed, failed (tried again), lost (the driver ended).",
+        "Renewals of sweeps' leases by their drivers: renewed, or failed and tried again.",
         ("result",),
     ),
     Metric(TURN_SECONDS, "histogram", "orchestrator", "Seconds that a turn of the loop took."),

@@ -71,12 +71,12 @@ class Json(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """`2026-01-31 12:00:00.123 INFO orchestrator.reconcile: message [sweep=… trial=…]`."""
+    """`2026-01-31 12:00:00.123 INFO orchestrator.reconcile: message [sweep=… trial=…]`, without what
+    the caller gave as `extra`: a message says all that people need."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        fields = {**current(), **_extras(record)}
-        told = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        told = " ".join(f"{name}={value}" for name, value in current().items())
         message = _one_line(_message(record)) + (f" [{_one_line(told)}]" if told else "")
         head = f"{clock}.{int(record.msecs):03d} {record.levelname} {record.name}: "
         trace = _traceback(self, record)

@@ -12,7 +12,11 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import AbstractContextManager
 
+from orchestrator.observe import catalogue, traces
+from orchestrator.observe.context import about
+from orchestrator.observe.tally import Tally
 from orchestrator.raytune.assignment import Assignment
 from orchestrator.raytune.workers import Control
 from orchestrator.study import Attempt, Study
@@ -29,13 +33,22 @@ MOST_ATTEMPTS = 2000
 
 
 class StudyConductor:
-    """`tune_run.Conductor` of a study. `stopping`: leave the sweep for a later driver."""
+    """`tune_run.Conductor` of a study. `stopping`: leave the sweep for a later driver. `tally`:
+    counts reports, and how long they take."""
 
-    def __init__(self, study: Study, slots: int, stopping: threading.Event, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        study: Study,
+        slots: int,
+        stopping: threading.Event,
+        epoch: int = 0,
+        tally: Tally | None = None,
+    ) -> None:
         self._study = study
         self._slots = max(1, slots)
         self._stopping = stopping
         self._epoch = epoch
+        self._tally = tally or Tally()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study")
         self._told_to_stop = False
         self._begun = 0
@@ -89,7 +102,7 @@ class StudyConductor:
 
     def report(self, attempt_id: str, batch: Batch) -> Control:
         """Hand on a report; what the attempt is to do, as far as is known by now."""
-        answer = self._thread.submit(self._study.report, attempt_id, batch)
+        answer = self._thread.submit(self._report, attempt_id, batch, time.monotonic())
         self._reports.append((attempt_id, answer))
         while len(self._reports) > MOST_WAITING:
             self._reports.pop(0)[1].result()
@@ -129,6 +142,23 @@ class StudyConductor:
             return "go"
         return control
 
+    def _report(self, attempt_id: str, batch: Batch, arrived: float) -> Control:
+        began = time.monotonic()
+        with _about(attempt_id), traces.span("study.report", steps=len(batch.steps)):
+            control = self._study.report(attempt_id, batch)
+        done = time.monotonic()
+        self._tally.count(catalogue.REPORTS)
+        self._tally.count(catalogue.POINTS, by=len(batch.steps))
+        self._tally.observe(catalogue.COMMIT_SECONDS, done - began)
+        self._tally.observe(catalogue.INGEST_LAG, done - arrived)
+        return control
+
     def _lost(self, attempt_id: str, message: str) -> Control:
-        self._study.lost(attempt_id, message)
+        with _about(attempt_id), traces.span("study.lost"):
+            self._study.lost(attempt_id, message)
         return "go"
+
+
+def _about(attempt_id: str) -> AbstractContextManager[None]:
+    """An attempt's id is its trial's with `-a` and its number."""
+    return about(trial=attempt_id.rpartition("-a")[0], attempt=attempt_id)

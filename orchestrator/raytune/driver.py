@@ -19,6 +19,9 @@ from ray import exceptions
 
 from orchestrator.errors import LeaseLost, WinnowError
 from orchestrator.launch import EXIT_LEASE_LOST, EXIT_NO_CLUSTER, EXIT_NO_LEASE, Holder
+from orchestrator.observe.catalogue import RENEWALS
+from orchestrator.observe.reporting import Reporter
+from orchestrator.observe.tally import Tally
 from orchestrator.raytune import tune_run
 from orchestrator.raytune.assignment import GroupShape
 from orchestrator.raytune.conductor import StudyConductor
@@ -44,8 +47,11 @@ def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None)
         log.info("sweep %s is not free", sweep_id)
         return EXIT_NO_LEASE
     stopping = threading.Event()
-    renewal = Renewal(store, lease, settings.lease_seconds)
+    tally = Tally()
+    renewal = Renewal(store, lease, settings.lease_seconds, tally)
+    reporter = Reporter(tally, lambda figures: store.fleet.add("driver", figures))
     renewal.start()
+    reporter.start()
     try:
         study = Study(
             store,
@@ -53,6 +59,7 @@ def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None)
             Path(settings.home),
             checkpoint_seconds=settings.checkpoint_seconds,
             slots=slots,
+            roots=settings.roots,
         )
         ray.init(
             address=settings.ray_address,
@@ -75,10 +82,11 @@ def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None)
         )
         judge = study.spec.evaluation.judge
         environment = settings.environment.for_worker(judge.api_key_env if judge else None)
-        conductor = StudyConductor(study, slots, stopping, lease.epoch)
+        conductor = StudyConductor(study, slots, stopping, lease.epoch, tally)
         renewal.watch(lambda: conductor.turned)
         tune_run.run(conductor, shape, environment=environment, seconds_left=renewal.seconds_left)
         conductor.close()
+        reporter.stop()
     except LeaseLost as error:
         log.error("%s", error)
         return EXIT_LEASE_LOST
@@ -97,11 +105,12 @@ class Renewal(threading.Thread):
     cluster goes away, holding the sweep from a successor that could go on.
     """
 
-    def __init__(self, store: Store, lease: Lease, seconds: float) -> None:
+    def __init__(self, store: Store, lease: Lease, seconds: float, tally: Tally) -> None:
         super().__init__(name="lease", daemon=True)
         self._store = store
         self._lease = lease
         self._seconds = seconds
+        self._tally = tally
         self._good_until = time.monotonic() + seconds
         self._turned: Callable[[], float] = lambda: 0.0
 
@@ -122,7 +131,9 @@ class Renewal(threading.Thread):
                 if not self._store.renew(self._lease, self._seconds):
                     self._end("the lease was taken over")
                 self._good_until = asked + self._seconds
+                self._tally.count(RENEWALS, "renewed")
             except WinnowError as error:
+                self._tally.count(RENEWALS, "failed")
                 log.warning("could not renew the lease: %s", error)
 
     def _keep_time(self) -> None:

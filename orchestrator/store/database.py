@@ -32,6 +32,7 @@ from sqlalchemy.engine import URL, Row, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from orchestrator.errors import Conflict, StoreUnavailable
+from orchestrator.observe import traces
 from orchestrator.store.schema import events
 
 T = TypeVar("T")
@@ -166,7 +167,10 @@ class Database:
 
     @contextmanager
     def _begin(self, *, write: bool) -> Iterator[Connection]:
-        with self._connect(write=write) as connection:
+        with (
+            traces.span("db.write" if write else "db.read"),
+            self._connect(write=write) as connection,
+        ):
             transaction = connection.get_transaction()
             assert transaction is not None
             with transaction:

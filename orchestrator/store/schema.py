@@ -456,7 +456,8 @@ deliveries = Table(
 telemetry = Table(
     "telemetry",
     metadata,
-    # Counters of all drivers, and of all orchestrators, ever: they only rise.
+    # Counters of all drivers (`driver`) and all orchestrators (`orchestrator`) ever: they only
+    # rise. Two rows, made by the migration.
     Column("process", String(16), primary_key=True),
     Column("figures", _Json, nullable=False),
 )

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import httpcore2
 
@@ -46,6 +46,12 @@ class Outcome:
     status: int | None = None
     error: str | None = None
     retry_after: float | None = None
+
+    @property
+    def result(self) -> Literal["delivered", "refused", "unreachable"]:
+        if self.error is None:
+            return "delivered"
+        return "unreachable" if self.status is None else "refused"
 
     @property
     def gone(self) -> bool:
