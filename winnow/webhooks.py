@@ -87,8 +87,9 @@ class Webhook(Model):
 class WebhookSecret(Webhook):
     """A webhook with its secret, which is shown once: when it is made, and when it is changed."""
 
-    secret: str
-    """`whsec_` and the key in base64. After a change the one before signs too, for a day."""
+    secret: str | None
+    """`whsec_` and the key in base64; null where a request is answered a second time. After a
+    change the one before signs too, for a day."""
 
 
 class Delivery(Model):

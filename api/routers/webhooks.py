@@ -14,6 +14,7 @@ from api.access import Controller, Principal
 from api.changes import parse
 from api.documents import Document, takes
 from api.errors import ProblemError, invalid_change
+from api.idempotency import OnceOf, creates
 from api.services import ServicesOf, StoreOf
 from orchestrator.settings import Settings
 from orchestrator.webhooks.addresses import AddressRefused, check_url
@@ -31,6 +32,7 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
 WebhookId = Annotated[str, Path(pattern=r"^wh_[a-z0-9]{13}$")]
 DeliveryId = Annotated[str, Path(pattern=r"^msg_[a-z0-9]{20}$")]
+SECRET = frozenset({"secret"})
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -47,7 +49,7 @@ def list_webhooks(
 
 @router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=takes(NewWebhook))
 def create_webhook(
-    document: Document, response: Response, services: ServicesOf, who: Controller
+    document: Document, response: Response, services: ServicesOf, who: Controller, once: OnceOf
 ) -> WebhookSecret:
     """The answer holds the secret that messages are signed with. It is not shown again."""
     own = _project(who)
@@ -62,17 +64,18 @@ def create_webhook(
         by=who.name,
         project=own or wanted.project,
         description=wanted.description,
+        once=creates(once, "/v1/webhooks/{id}", hide=SECRET),
     )
     response.headers["Location"] = f"/v1/webhooks/{made.id}"
     return made
 
 
-@router.get("/{webhook_id}")
+@router.get("/{webhook_id:id}")
 def get_webhook(webhook_id: WebhookId, store: StoreOf, who: Controller) -> Webhook:
     return store.webhooks.get(webhook_id, _project(who))
 
 
-@router.patch("/{webhook_id}", openapi_extra=takes(WebhookChange))
+@router.patch("/{webhook_id:id}", openapi_extra=takes(WebhookChange))
 def change_webhook(
     webhook_id: WebhookId, document: Document, services: ServicesOf, who: Controller
 ) -> Webhook:
@@ -94,25 +97,28 @@ def change_webhook(
     return services.store.webhooks.change(webhook_id, changes, own)
 
 
-@router.delete("/{webhook_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/{webhook_id:id}", status_code=status.HTTP_204_NO_CONTENT)
 def delete_webhook(webhook_id: WebhookId, store: StoreOf, who: Controller) -> None:
     """Delete it with its deliveries."""
     store.webhooks.delete(webhook_id, _project(who))
 
 
-@router.post("/{webhook_id}:rotate")
-def rotate_secret(webhook_id: WebhookId, store: StoreOf, who: Controller) -> WebhookSecret:
+@router.post("/{webhook_id:id}:rotate")
+def rotate_secret(
+    webhook_id: WebhookId, store: StoreOf, who: Controller, once: OnceOf
+) -> WebhookSecret:
     """A new secret. For a day, messages carry a signature by the one before, too."""
-    return store.webhooks.rotate(webhook_id, _project(who))
+    hiding = creates(once, "/v1/webhooks/{id}", hide=SECRET)
+    return store.webhooks.rotate(webhook_id, _project(who), once=hiding)
 
 
-@router.post("/{webhook_id}:ping", status_code=status.HTTP_202_ACCEPTED)
-def ping_webhook(webhook_id: WebhookId, store: StoreOf, who: Controller) -> Delivery:
+@router.post("/{webhook_id:id}:ping", status_code=status.HTTP_202_ACCEPTED)
+def ping_webhook(webhook_id: WebhookId, store: StoreOf, who: Controller, once: OnceOf) -> Delivery:
     """Send it a message of the type `webhook.ping`; the delivery says what became of it."""
-    return store.webhooks.ping(webhook_id, who.name, _project(who))
+    return store.webhooks.ping(webhook_id, who.name, _project(who), once=once)
 
 
-@router.get("/{webhook_id}/deliveries")
+@router.get("/{webhook_id:id}/deliveries")
 def list_deliveries(
     webhook_id: WebhookId,
     store: StoreOf,
@@ -128,13 +134,17 @@ def list_deliveries(
 
 
 @router.post(
-    "/{webhook_id}/deliveries/{delivery_id}:redeliver", status_code=status.HTTP_202_ACCEPTED
+    "/{webhook_id:id}/deliveries/{delivery_id:id}:redeliver", status_code=status.HTTP_202_ACCEPTED
 )
 def redeliver(
-    webhook_id: WebhookId, delivery_id: DeliveryId, store: StoreOf, who: Controller
+    webhook_id: WebhookId,
+    delivery_id: DeliveryId,
+    store: StoreOf,
+    who: Controller,
+    once: OnceOf,
 ) -> Delivery:
     """Send a message again, now, with the same id."""
-    return store.webhooks.redeliver(webhook_id, delivery_id, _project(who))
+    return store.webhooks.redeliver(webhook_id, delivery_id, _project(who), once=once)
 
 
 def _project(who: Principal) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Float, and_, case, cast, func, select, update
 
 from orchestrator.observe.tally import Figures, added
+from orchestrator.store import migrations
 from orchestrator.store.clock import now, seconds_since
 from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.projects import held_seconds
@@ -67,6 +68,11 @@ class FleetReader:
     def add(self, process: str, figures: Figures) -> None:
         """Add what a process has counted to what all of its kind have."""
         self._db.transact(lambda s: _add(s, process, figures))
+
+    def schema_version(self) -> tuple[str | None, str]:
+        """The schema that the database has, and the one that this version of winnow needs."""
+        with self._db.read() as session:
+            return migrations.version_of(session), migrations.newest_version()
 
     def look(self) -> Fleet:
         """One consistent view. Reads each table once: to be asked every few seconds at most."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, func, select
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, column, func, select, table
+from sqlalchemy.exc import DBAPIError
 
 import migrations
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, ReadSession
 
 _MIGRATION_LOCK = 0x6D696772617465  # "migrate"
 
@@ -30,6 +34,22 @@ def alembic_config(connection: Connection) -> Config:
     config.set_main_option("script_location", migrations.__path__[0].replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+@functools.cache
+def newest_version() -> str:
+    """The schema that this version of winnow needs."""
+    config = Config()
+    config.set_main_option("script_location", migrations.__path__[0].replace("%", "%%"))
+    return ScriptDirectory.from_config(config).get_current_head() or ""
+
+
+def version_of(session: ReadSession) -> str | None:
+    """The schema that a database has; None if it was never migrated."""
+    try:
+        return session.scalar(select(column("version_num")).select_from(table("alembic_version")))
+    except DBAPIError:
+        return None
 
 
 def _run(connection: Connection, revision: str) -> None:

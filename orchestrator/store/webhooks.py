@@ -22,7 +22,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import audit, projects, sweeps, trials
 from orchestrator.store import events as event_rows
 from orchestrator.store.clock import after, now, seconds_since
-from orchestrator.store.database import Database, ReadSession, WriteSession
+from orchestrator.store.database import Database, Keeps, ReadSession, WriteSession
 from orchestrator.store.records import Audited
 from orchestrator.store.schema import deliveries, events, webhooks
 from orchestrator.store.schema import sweeps as sweeps_table
@@ -70,6 +70,7 @@ class Webhooks:
         by: str,
         project: str | None = None,
         description: str | None = None,
+        once: Keeps | None = None,
     ) -> WebhookSecret:
         """A new webhook, which hears of what happens from now on, with its secret."""
         webhook_id, secret = "wh_" + _random(13), new_secret()
@@ -99,7 +100,7 @@ class Webhooks:
             )
             return _with_secret(_row(session, webhook_id, None))
 
-        return self._db.transact(make)
+        return self._db.transact(make, once)
 
     def get(self, webhook_id: str, project: str | None = None) -> Webhook:
         with self._db.read() as session:
@@ -151,7 +152,9 @@ class Webhooks:
 
         return self._db.transact(set_them)
 
-    def rotate(self, webhook_id: str, project: str | None = None) -> WebhookSecret:
+    def rotate(
+        self, webhook_id: str, project: str | None = None, *, once: Keeps | None = None
+    ) -> WebhookSecret:
         """A new secret. For a day messages are signed with the one before as well."""
         secret = new_secret()
 
@@ -166,7 +169,7 @@ class Webhooks:
             )
             return _with_secret(_row(session, webhook_id, project))
 
-        return self._db.transact(replace)
+        return self._db.transact(replace, once)
 
     def delete(self, webhook_id: str, project: str | None = None) -> None:
         """Delete a webhook and its deliveries."""
@@ -180,7 +183,14 @@ class Webhooks:
 
     # --- deliveries ---------------------------------------------------------------------------
 
-    def ping(self, webhook_id: str, by: str, project: str | None = None) -> Delivery:
+    def ping(
+        self,
+        webhook_id: str,
+        by: str,
+        project: str | None = None,
+        *,
+        once: Keeps | None = None,
+    ) -> Delivery:
         """Send a message that tells of nothing. It goes out like every other."""
 
         def add(session: WriteSession) -> Delivery:
@@ -192,7 +202,7 @@ class Webhooks:
             delivery_id = _add(session, webhook_id, None, PING, body)
             return _delivery(_delivery_row(session, webhook_id, delivery_id))
 
-        return self._db.transact(add)
+        return self._db.transact(add, once)
 
     def deliveries(
         self,
@@ -222,7 +232,14 @@ class Webhooks:
         following = rows[limit - 1].id if len(rows) > limit else None
         return Page[Delivery](items=[_delivery(row) for row in rows[:limit]], next=following)
 
-    def redeliver(self, webhook_id: str, delivery_id: str, project: str | None = None) -> Delivery:
+    def redeliver(
+        self,
+        webhook_id: str,
+        delivery_id: str,
+        project: str | None = None,
+        *,
+        once: Keeps | None = None,
+    ) -> Delivery:
         """Send a message again, at once: with the same id, so that a receiver that has it drops it.
 
         One that was given up gets one more attempt.
@@ -240,7 +257,7 @@ class Webhooks:
             )
             return _delivery(_delivery_row(session, webhook_id, delivery_id))
 
-        return self._db.transact(again)
+        return self._db.transact(again, once)
 
     # --- what the courier does ----------------------------------------------------------------
 
