@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+from typing import Any
 
 import uvicorn
 
@@ -36,7 +38,7 @@ def main() -> int:
             settings.host,
             settings.port,
         )
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             http=protocol(settings.header_seconds),
@@ -56,6 +58,15 @@ def main() -> int:
     server.run()
     traces.tear_down()
     return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Ends live streams before it waits for requests to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: Any = self.config.app
+        app.state.services.hub.close()
+        await super().shutdown(sockets)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from api.routers import (
     changes,
     checkpoints,
     cluster,
+    code,
+    exports,
     health,
     history,
     leaderboard,
@@ -33,6 +35,7 @@ from api.routers import (
     prometheus,
     recipes,
     session,
+    stream,
     sweeps,
     tokens,
     trials,
@@ -40,6 +43,7 @@ from api.routers import (
     webhooks,
 )
 from api.services import Services
+from api.stream import Hub
 from api.tokens import Verifier, ensure_token
 from orchestrator.preflight import Preflight, preflight
 from orchestrator.settings import Settings
@@ -90,7 +94,15 @@ def create_app(
     app.state.services = Services(
         settings=settings,
         store=store,
-        preflight=check_files or partial(preflight, cache_dir=cache, here=settings.ray_is_here),
+        preflight=check_files
+        or partial(
+            preflight,
+            cache_dir=cache,
+            here=settings.ray_is_here,
+            roots=settings.roots,
+            passed=settings.environment,
+        ),
+        hub=Hub(store),
         verifier=verifier,
         recorder=recorder,
     )
@@ -125,9 +137,12 @@ def create_app(
             trials,
             leaderboard,
             metrics,
+            stream,
             history,
             checkpoints,
+            code,
             logs,
+            exports,
             cluster,
         )
     ):

@@ -16,6 +16,7 @@ from winnow.spec import SweepSpec
 
 if TYPE_CHECKING:
     from api.audit import Recorder
+    from api.stream import Hub
     from api.tokens import Verifier
 
 CHECKS_AT_ONCE = 2
@@ -30,6 +31,7 @@ class Services:
     settings: Settings
     store: Store
     preflight: Callable[[SweepSpec], Preflight]
+    hub: Hub
     verifier: Verifier
     recorder: Recorder
     checks: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(CHECKS_AT_ONCE))

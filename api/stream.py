@@ -1,150 +1,323 @@
-"""A sweep live, as server-sent events.
+"""Live streams, as server-sent events: one look at the database for all who listen.
 
 Messages with an `id:` are stored events; a client that sends the last one it saw as Last-Event-ID
-gets all that came after it, each once. Messages without one say where things stand:
+gets all that came after it, each once. A client that sends none hears of what is yet to come.
+Messages without an id say where things stand:
 
     event     an Event, as stored                      (id: its id)
-    progress  {trials: [Trial]}: those that changed; all, on opening
+    progress  {trials: [Trial]}: those that changed; on opening all, or of many the open ones
     points    {curves: [Curve]}: new points of learning curves; to be merged by step
     sweep     the Sweep, when it has changed; also on opening
+    reset     {reason}: events are missing from here on; read the state anew   (id: goes on from it)
     end       the Sweep: it has ended, all was sent; the stream closes
 
 `points` begin where the curves stood when the stream was opened. A client opens the stream first,
 then gets the metrics, and merges by step: so no point is missed. When a trial's new attempt goes
 on from an earlier step, its event `attempt.started` says from which, and the whole curve follows.
+
+A client that reads more slowly than things happen has a buffer of BUFFER_BYTES. When that is full
+it is emptied, and a `reset` takes its place; so does one for events that are no longer kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
+import anyio.to_thread
+from anyio import CapacityLimiter
 
+from api.feeds import EVENTS_A_QUERY, EventFeed, Message, SweepFeed, event_message
+from api.numbers import dump
 from orchestrator.errors import StoreUnavailable
 from orchestrator.store import Store
-from winnow.types import Curve, Sweep, Trial
+from winnow.types import Event
 
 POLL_SECONDS = 0.4
 HEARTBEAT_SECONDS = 10.0
-POLLS_A_LOOK = 5
-"""The sweep is read at every so many polls, though no event tells of it: slots and budget change
-without one."""
-EVENTS_A_QUERY = 500
-POINTS_A_TRIAL = 1000
-"""Points of one trial in one message; more is thinned out, as in GET metrics."""
+BUFFER_BYTES = 2**20
+READS_AT_ONCE = 4
+"""Threads that look at the database for streams: other requests keep theirs."""
+
+log = logging.getLogger(__name__)
 
 
-class Progress(BaseModel):
-    trials: list[Trial]
+class Listener:
+    """One client's buffer. What is put into it is sent in order, or replaced by a `reset`."""
 
+    def __init__(self, accepts: Callable[[Event, str], bool] = lambda event, project: True) -> None:
+        self.accepts = accepts
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._ready = asyncio.Event()
+        self._closed = False
 
-class Points(BaseModel):
-    curves: list[Curve]
+    def put(self, chunk: bytes, last_event_id: int) -> None:
+        """`last_event_id`: of the last event in the chunk, or before it."""
+        if self._chunks and self._size + len(chunk) > BUFFER_BYTES:
+            self._chunks.clear()
+            self._size = 0
+            chunk = reset("you read too slowly", last_event_id).encode()
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        self._ready.set()
 
+    def close(self) -> None:
+        self._closed = True
+        self._ready.set()
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    kind: str
-    data: BaseModel
-    id: int | None = None
-
-    def encode(self) -> bytes:
-        lines = [f"event: {self.kind}", f"data: {self.data.model_dump_json()}"]
-        if self.id is not None:
-            lines.insert(0, f"id: {self.id}")
-        return ("\n".join(lines) + "\n\n").encode()
-
-
-class SweepFeed:
-    """What one listener has been told about a sweep, and so what is new to it."""
-
-    def __init__(self, store: Store, sweep_id: str, last_event_id: int) -> None:
-        self._store = store
-        self._sweep_id = sweep_id
-        self._last_event_id = last_event_id
-        self._version = 0
-        self._sweep: Sweep | None = None
-        self._polls = 0
-        self._reached: dict[str, tuple[int, int]] = {}
-        """By trial: the attempt and the step whose points are known."""
-        self.ended = False
-
-    def poll(self) -> list[Message]:
-        """What is new. Blocks on the database. Raises NotFound if there is no such sweep.
-
-        `ended` turns true with the poll whose last message is `end`.
-        """
-        opening = self._sweep is None
-        # Whether it had ended is read before all else is: what is read later is then complete. One
-        # that a user has asked to go on is not over.
-        was_over = (
-            self._sweep is not None
-            and self._sweep.state.ended
-            and not self._store.pending_commands(self._sweep_id)
-        )
-        messages = self._new_events()
-        trials, version = self._store.trials_changed_since(self._sweep_id, self._version)
-        curves = self._new_points(trials, opening)
-        self._version = version
-        if trials:
-            messages.append(Message("progress", Progress(trials=trials)))
-        if curves:
-            messages.append(Message("points", Points(curves=curves)))
-        self._polls += 1
-        if messages or opening or self._polls % POLLS_A_LOOK == 0:
-            sweep = self._store.get_sweep(self._sweep_id)
-            if sweep != self._sweep:
-                messages.append(Message("sweep", sweep))
-            self._sweep = sweep
-        if was_over and self._sweep is not None and self._sweep.state.ended:
-            messages.append(Message("end", self._sweep))
-            self.ended = True
-        return messages
-
-    def _new_events(self) -> list[Message]:
-        found: list[Message] = []
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What is put in, and a comment when that is nothing for a while; until `close`."""
         while True:
-            events = self._store.events_after(
-                self._sweep_id, self._last_event_id, limit=EVENTS_A_QUERY
-            )
-            found += [Message("event", event, event.id) for event in events]
-            if events:
-                self._last_event_id = events[-1].id
-            if len(events) < EVENTS_A_QUERY:
-                return found
-
-    def _new_points(self, trials: list[Trial], opening: bool) -> list[Curve]:
-        moved: dict[str, int] = {}
-        for trial in trials:
-            now = (trial.attempt, trial.step)
-            attempt, step = self._reached.get(trial.id, (trial.attempt, 0))
-            if not opening and (trial.attempt, trial.step) != (attempt, step) and trial.step:
-                moved[trial.id] = step if trial.attempt == attempt and trial.step > step else 0
-            self._reached[trial.id] = now
-        if not moved:
-            return []
-        return self._store.curves(self._sweep_id, list(moved), moved, POINTS_A_TRIAL)
+            if not self._chunks:
+                if self._closed:
+                    return
+                self._ready.clear()
+                try:
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        await self._ready.wait()
+                except TimeoutError:
+                    yield b": still here\n\n"
+                continue
+            chunk = self._chunks.popleft()
+            self._size -= len(chunk)
+            yield chunk
 
 
-async def stream(feed: SweepFeed, first: list[Message]) -> AsyncIterator[bytes]:
-    """The feed's messages as bytes, until the sweep has ended or the client is gone."""
-    yield b"retry: 500\n\n"
-    messages, last_sent = first, time.monotonic()
-    while True:
-        if messages:
-            yield b"".join(message.encode() for message in messages)
-            last_sent = time.monotonic()
-        elif time.monotonic() - last_sent > HEARTBEAT_SECONDS:
-            yield b": still here\n\n"
-            last_sent = time.monotonic()
-        if feed.ended:
-            return
-        await asyncio.sleep(POLL_SECONDS)
+def reset(reason: str, last_event_id: int) -> Message:
+    return Message("reset", dump({"reason": reason}), last_event_id)
+
+
+class Channel(ABC):
+    """A feed, polled by one task for all its listeners while there are any."""
+
+    def __init__(self, feed: SweepFeed | EventFeed, hub: Hub) -> None:
+        self._feed = feed
+        self._hub = hub
+        self.listeners: set[Listener] = set()
+        self.told = 0
+        """Id of the last event that listeners were told of, or that was there before them."""
+        self.task: asyncio.Task[None] | None = None
+        self._begun: asyncio.Task[Any] | None = None
+
+    async def join(self, listener: Listener) -> None:
+        """From the return of this on, what is new is put into `listener`. Raises what the feed's
+        first poll does."""
+        if self._begun is None:
+            self._begun = asyncio.ensure_future(self._begin())
+        await asyncio.shield(self._begun)
+        self.listeners.add(listener)
+        if self.task is None:
+            self.task = asyncio.create_task(self._run())
+
+    async def _begin(self) -> None:
+        await self._hub.blocking(self._feed.poll)
+        self.told = self._feed.last_event_id
+
+    @abstractmethod
+    def tell(self, found: list[Any]) -> None:
+        """Put what a poll found into the listeners' buffers."""
+
+    def leave(self, listener: Listener) -> None:
+        self.listeners.discard(listener)
+
+    async def _run(self) -> None:
+        """Polls until there is nothing more to tell, or nobody to tell it."""
         try:
-            messages = await run_in_threadpool(feed.poll)
-        except StoreUnavailable:
-            messages = []  # the feed has not moved on: nothing is lost, it asks again
+            while self.listeners:
+                await asyncio.sleep(POLL_SECONDS)
+                try:
+                    found = await self._hub.blocking(self._feed.poll)
+                except StoreUnavailable:
+                    continue  # the feed has not moved on: nothing is lost, it asks again
+                self.told = self._feed.last_event_id
+                self.tell(found)
+                if self._feed.ended:
+                    return
+        except Exception:
+            log.exception("a stream's feed failed; its clients connect again")
+        finally:
+            self._hub.forget(self)
+            for listener in self.listeners:
+                listener.close()
+
+
+class SweepChannel(Channel):
+    def __init__(self, store: Store, sweep_id: str, hub: Hub) -> None:
+        self._sweep = SweepFeed(store, sweep_id)
+        super().__init__(self._sweep, hub)
+        self._opening: tuple[int, asyncio.Task[bytes]] | None = None
+        self._polls = 0
+
+    def tell(self, found: list[Message]) -> None:
+        self._polls += 1
+        if found:
+            chunk = b"".join(message.encode() for message in found)
+            for listener in self.listeners:
+                listener.put(chunk, self.told)
+
+    async def opening(self) -> bytes:
+        """The opening messages: read once for all who come between two polls."""
+        if self._opening is None or self._opening[0] != self._polls:
+
+            async def read() -> bytes:
+                found = await self._hub.blocking(self._sweep.opening)
+                return b"".join(message.encode() for message in found)
+
+            self._opening = (self._polls, asyncio.ensure_future(read()))
+        return await asyncio.shield(self._opening[1])
+
+
+class EventChannel(Channel):
+    def __init__(self, store: Store, hub: Hub) -> None:
+        self.feed = EventFeed(store)
+        super().__init__(self.feed, hub)
+
+    def tell(self, found: list[tuple[Event, str, Message]]) -> None:
+        encoded = [(event, project, message.encode()) for event, project, message in found]
+        for listener in self.listeners:
+            for event, project, chunk in encoded:
+                if listener.accepts(event, project):
+                    listener.put(chunk, event.id)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A client's stream: its bytes, and what has to be called when it is gone."""
+
+    chunks: AsyncIterator[bytes]
+    leave: Callable[[], None]
+
+
+class Hub:
+    """All channels of a process. For its event loop only."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._limiter: CapacityLimiter | None = None
+        self._sweeps: dict[str, SweepChannel] = {}
+        self._events: EventChannel | None = None
+        self._closed = False
+
+    async def blocking(self, work: Callable[[], Any]) -> Any:
+        """Run `work` in one of the streams' threads."""
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(READS_AT_ONCE)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def forget(self, channel: Channel) -> None:
+        """A channel that ends: who comes next gets a new one."""
+        self._sweeps = {id: c for id, c in self._sweeps.items() if c is not channel}
+        if self._events is channel:
+            self._events = None
+
+    def close(self) -> None:
+        """The server ends: all streams end, and clients connect again elsewhere."""
+        self._closed = True
+        for channel in (*self._sweeps.values(), self._events):
+            for listener in channel.listeners if channel is not None else ():
+                listener.close()
+
+    @property
+    def listeners(self) -> int:
+        """How many clients listen now."""
+        channels = (*self._sweeps.values(), self._events)
+        return sum(len(channel.listeners) for channel in channels if channel is not None)
+
+    async def sweep(self, sweep_id: str, last_event_id: int | None) -> Live:
+        """A sweep's stream for one client, which has heard of it from here on. Raises NotFound."""
+        channel = self._sweeps.get(sweep_id)
+        if channel is None:
+            channel = self._sweeps[sweep_id] = SweepChannel(self._store, sweep_id, self)
+
+        def after(event_id: int) -> list[tuple[int, bytes]]:
+            found = self._store.events_after(sweep_id, event_id, limit=EVENTS_A_QUERY)
+            return [(event.id, event_message(event).encode()) for event in found]
+
+        trimmed = partial(self._store.live.trimmed, sweep_id)
+        return await self._listen(
+            channel, Listener(), after, trimmed, last_event_id, channel.opening
+        )
+
+    async def events(
+        self,
+        sees: Callable[[str], bool],
+        types: Collection[str] | None,
+        last_event_id: int | None,
+    ) -> Live:
+        """All events of projects that `sees` holds for, of some types or of all, for one client."""
+
+        def accepts(event: Event, project: str) -> bool:
+            return sees(project) and (types is None or event.type in types)
+
+        channel = self._events = self._events or EventChannel(self._store, self)
+
+        def after(event_id: int) -> list[tuple[int, bytes]]:
+            return [
+                (event.id, message.encode() if accepts(event, project) else b"")
+                for event, project, message in channel.feed.after(event_id)
+            ]
+
+        return await self._listen(
+            channel, Listener(accepts), after, self._store.live.trimmed, last_event_id, None
+        )
+
+    async def _listen(
+        self,
+        channel: Channel,
+        listener: Listener,
+        after: Callable[[int], list[tuple[int, bytes]]],
+        trimmed: Callable[[], int],
+        last_event_id: int | None,
+        opening: Callable[[], Awaitable[bytes]] | None,
+    ) -> Live:
+        try:
+            await channel.join(listener)
+        except BaseException:
+            if not channel.listeners:
+                self.forget(channel)
+            raise
+        told = channel.told
+        if self._closed:
+            listener.close()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"retry: 500\n\n"
+            async for chunk in self._missed(after, trimmed, last_event_id, told):
+                yield chunk
+            if opening is not None:
+                yield await opening()
+            async for chunk in listener.chunks():
+                yield chunk
+
+        return Live(chunks(), partial(channel.leave, listener))
+
+    async def _missed(
+        self,
+        after: Callable[[int], list[tuple[int, bytes]]],
+        trimmed: Callable[[], int],
+        last: int | None,
+        now: int,
+    ) -> AsyncIterator[bytes]:
+        """Events above `last` up to `now`, which the channel tells no more; page by page, so that
+        they wait in the database and not here."""
+        if last is None or last >= now:
+            return
+        if last < await self.blocking(trimmed):
+            yield reset("events before this are no longer kept", now).encode()
+            return
+        at = last
+        while at < now:
+            found = await self.blocking(partial(after, at))
+            chunk = b"".join(text for id, text in found if id <= now)
+            if chunk:
+                yield chunk
+            if len(found) < EVENTS_A_QUERY:
+                return
+            at = found[-1][0]

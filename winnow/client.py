@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, cast
 import httpx2
 from pydantic import BaseModel, ValidationError
 
+from winnow.code import AllowedCode
 from winnow.errors import ApiError, ServerNotFound, WinnowError
 from winnow.load import load_sweep_file, resolve_paths
 from winnow.settings import ClientSettings, is_loopback
@@ -43,6 +44,8 @@ from winnow.types import (
     TokenSecret,
     Trial,
 )
+from winnow.validation import Validation
+from winnow.webhook_calls import WebhookCalls
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -60,10 +63,11 @@ class Update:
 
     `event`: something that happened, once and in order. `progress`: trials whose numbers or state
     changed. `sweep`: the changed summary. `points`: new points of the learning curves; merge them
-    by step. `end`: the sweep has ended and all was sent; the final `sweep`.
+    by step. `reset`: events are missing from here on, because they are no longer kept or were read
+    too slowly; read the state anew. `end`: the sweep has ended and all was sent; the final `sweep`.
     """
 
-    kind: Literal["event", "progress", "sweep", "points", "end"]
+    kind: Literal["event", "progress", "sweep", "points", "reset", "end"]
     event: Event | None = None
     trials: tuple[Trial, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -89,6 +93,7 @@ class Client:
             timeout=timeout,
             trust_env=not is_loopback(self.url),
         )
+        self.webhooks = WebhookCalls(self._request, self._pages, _parse)
 
     def close(self) -> None:
         self._http.close()
@@ -108,14 +113,28 @@ class Client:
 
         Relative paths in it are read from the file's folder, or from the working directory.
         """
-        if isinstance(sweep, (str, Path)):
-            body = load_sweep_file(sweep)
-        elif isinstance(sweep, SweepSpec):
-            body = resolve_paths(sweep.model_dump(mode="json", exclude_unset=True), Path.cwd())
-        else:
-            body = resolve_paths(dict(sweep), Path.cwd())
+        body = _body(sweep)
         response = self._request("POST", "/v1/sweeps", json=body, timeout=SUBMIT_TIMEOUT)
         return _parse(Sweep, response)
+
+    def validate(self, sweep: SweepSpec | Mapping[str, Any] | str | Path) -> Validation:
+        """Check a sweep as `submit` does, without starting it: what it would take, what is odd."""
+        body = _body(sweep)
+        response = self._request("POST", "/v1/sweeps:validate", json=body, timeout=SUBMIT_TIMEOUT)
+        return _parse(Validation, response)
+
+    def allowed_code(self) -> Iterator[AllowedCode]:
+        """Models whose own code may run, each at one revision."""
+        return self._pages(AllowedCode, "/v1/allowed-code")
+
+    def allow_code(self, model: str, revision: str | None = None) -> AllowedCode:
+        """Let a model's own code run. Of a folder, the revision is taken now if it is left out."""
+        body = {"model": model, "revision": revision}
+        return _parse(AllowedCode, self._request("PUT", "/v1/allowed-code", json=body))
+
+    def revoke_code(self, model: str, revision: str) -> None:
+        wanted = {"model": model, "revision": revision}
+        self._request("DELETE", "/v1/allowed-code", params=wanted)
 
     def sweeps(self) -> Iterator[Sweep]:
         """All sweeps, newest first; pages are fetched as they are needed."""
@@ -380,6 +399,8 @@ class Client:
                         if update.event.id <= last_id:
                             continue
                         last_id = update.event.id
+                    elif update.kind == "reset":
+                        last_id = max(last_id, int(message.id or 0))
                     yield update
                     if update.kind == "end":
                         return
@@ -436,6 +457,14 @@ class Client:
         return response
 
 
+def _body(sweep: SweepSpec | Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    if isinstance(sweep, (str, Path)):
+        return load_sweep_file(sweep)
+    if isinstance(sweep, SweepSpec):
+        return resolve_paths(sweep.model_dump(mode="json", exclude_unset=True), Path.cwd())
+    return resolve_paths(dict(sweep), Path.cwd())
+
+
 def _raise_for_problem(response: httpx2.Response) -> None:
     try:
         problem = Problem.model_validate_json(response.content)
@@ -475,6 +504,8 @@ def _update(message: httpx2.ServerSentEvent) -> Update:
             return Update("points", curves=_Points.model_validate_json(message.data).curves)
         case "sweep":
             return Update("sweep", sweep=Sweep.model_validate_json(message.data))
+        case "reset":
+            return Update("reset")
         case "end":
             return Update("end", sweep=Sweep.model_validate_json(message.data))
         case _:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Optional, get_args
 
 from fastapi import APIRouter, Query
 from pydantic import create_model
@@ -20,7 +20,7 @@ from winnow.types import FieldError, Model, Page, Trial, TrialKind, TrialState
 router = APIRouter(prefix="/sweeps", tags=["trials"])
 
 _optional: dict[str, Any] = {
-    name: (field.annotation | None, None)  # pyright: ignore[reportOptionalOperand]
+    name: (Optional[field.annotation], None)  # noqa: UP045: of a type known at run time only
     for name, field in Trial.model_fields.items()
     if name != "id"
 }

@@ -1,20 +1,17 @@
-"""What trials report: learning curves and evaluations, stored and live."""
+"""What trials report: learning curves and evaluations."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response, StreamingResponse
+from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from api.access import READ, SweepId
 from api.errors import ProblemError
 from api.numbers import answer, rounded
-from api.pages import EventId
 from api.services import StoreOf
-from api.stream import SweepFeed, stream
 from orchestrator.store import DETAILS, MAIN, Axis, Wanted
 from winnow.types import FieldError, Metrics
 
@@ -106,29 +103,3 @@ def _columns(named: str | None, details: bool) -> tuple[str, ...]:
             title="The request cannot be answered as written",
         )
     return tuple(dict.fromkeys((*asked, *(DETAILS if details else ()))))
-
-
-@router.get(
-    "/{sweep_id:id}/stream",
-    dependencies=[READ],
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "See api/stream.py"}},
-)
-async def stream_sweep(
-    sweep_id: SweepId,
-    store: StoreOf,
-    last_event_id: EventId = 0,
-    last_event_id_header: Annotated[
-        str | None, Header(alias="Last-Event-ID", pattern=r"^\d{0,18}$")
-    ] = None,
-) -> StreamingResponse:
-    """The sweep live, as server-sent events: resumes after `Last-Event-ID`."""
-    feed = SweepFeed(store, sweep_id, int(last_event_id_header or last_event_id))
-    # The first look is taken before the answer begins: what happens after a client has seen the
-    # answer's head will be in the stream.
-    first = await run_in_threadpool(feed.poll)
-    return StreamingResponse(
-        stream(feed, first),
-        media_type="text/event-stream",
-        headers={"X-Accel-Buffering": "no"},
-    )

@@ -26,9 +26,11 @@ from orchestrator.store.code import Code
 from orchestrator.store.curves import DETAILS, MAIN, Curves, Wanted
 from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.exports import Exports
 from orchestrator.store.history import History
 from orchestrator.store.idempotency import Once
 from orchestrator.store.leaderboard import Leaderboard
+from orchestrator.store.live import Live
 from orchestrator.store.pace import Pace
 from orchestrator.store.fleet import FleetReader
 from orchestrator.store.records import (
@@ -67,6 +69,7 @@ class Store:
         self._db = Database(url)
         self.metrics = Curves(self._db)
         self.leaderboard = Leaderboard(self._db)
+        self.live = Live(self._db)
         self.access = Access(self._db)
         self.webhooks = Webhooks(self._db)
         self.fleet = FleetReader(self._db)
@@ -74,6 +77,7 @@ class Store:
         self.code = Code(self._db)
         self.requests = Requests(self._db)
         self.history = History(self._db)
+        self.exports = Exports(self._db)
 
     def close(self) -> None:
         self._db.close()

@@ -19,6 +19,9 @@ from winnow.types import Page, Trial, TrialKind, TrialState
 
 # --- reading ----------------------------------------------------------------------------------
 
+_SHOWN = [trials.c[name] for name in Trial.model_fields]
+"""Without the configuration, which is as large as all the rest."""
+
 
 def get(session: ReadSession, trial_id: str) -> Trial:
     return _trial(row_of(session, trial_id))
@@ -33,7 +36,7 @@ def page(
     after: str | None,
 ) -> Page[Trial]:
     """Trials by number. `after` is the previous page's `next`."""
-    query = select(trials).where(trials.c.sweep_id == sweep_id)
+    query = select(*_SHOWN).where(trials.c.sweep_id == sweep_id)
     if states is not None:
         query = query.where(trials.c.state.in_(states))
     if kinds is not None:
@@ -50,7 +53,7 @@ def page(
 def changed_since(session: ReadSession, sweep_id: str, version: int) -> tuple[list[Trial], int]:
     """Trials that changed after `version`, and the version to ask with next."""
     rows = session.rows(
-        select(trials)
+        select(*_SHOWN, trials.c.version)
         .where(trials.c.sweep_id == sweep_id, trials.c.version > version)
         .order_by(trials.c.number)
     )

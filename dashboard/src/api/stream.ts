@@ -1,6 +1,7 @@
 /**
- * A sweep's live stream. `EventSource` can't send a bearer header, so this reads the same format
- * from `fetch`, and does what `EventSource` would: reconnect with backoff from the last event's id.
+ * A sweep's live stream. `EventSource` doesn't tell why a server refuses, nor notices one that has gone
+ * silent, so this reads the same format from `fetch`, and does what `EventSource` would: reconnect
+ * with backoff from the last event's id.
  */
 
 import { EventSourceParserStream } from "eventsource-parser/stream";
@@ -12,6 +13,7 @@ export type StreamMessage =
   | { type: "progress"; trials: Trial[] }
   | { type: "sweep"; sweep: Sweep }
   | { type: "points"; curves: Curve[] }
+  | { type: "reset" }
   | { type: "end" };
 
 export interface StreamHandlers {
@@ -20,7 +22,7 @@ export interface StreamHandlers {
   onMessage(message: StreamMessage): void;
   /** The connection broke; the next attempt follows after `retryIn` ms. */
   onLost(retryIn: number): void;
-  /** The server refused for good (unknown sweep, bad token). */
+  /** The server refused for good (unknown sweep, signed out). */
   onRefused(error: ApiError): void;
 }
 
@@ -103,6 +105,8 @@ export function parseMessage(kind: string | undefined, data: string): StreamMess
       return { type: "sweep", sweep: body as unknown as Sweep };
     case "points":
       return { type: "points", curves: body.curves as Curve[] };
+    case "reset":
+      return { type: "reset" };
     case "end":
       return { type: "end" };
     case "event":

@@ -84,6 +84,8 @@ function apply(view: SweepView, message: StreamMessage): SweepView {
       return { ...view, sweep: message.sweep };
     case "points":
       return { ...view, curves: mergeCurves(view.curves, message.curves) };
+    case "reset":
+      return view;
     case "end":
       return { ...view, connection: { status: "ended" } };
     case "event":

@@ -105,6 +105,9 @@ class SweepLink {
       void this.loadAll();
       this.ended = true;
       this.lookLater();
+    } else if (message.type === "reset") {
+      // Messages were left out: this tab was too slow, or away for too long.
+      void this.loadAll();
     } else {
       this.flushTimer ??= setTimeout(() => this.flush(), GATHER);
     }
