@@ -12,6 +12,7 @@ when that is worth a *quantum* (seconds): a preempted trial costs a checkpoint a
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,15 +101,15 @@ def divide(
     charged = Counter(books.slots)
     for members in classes:  # what is left goes to whoever may come to use it
         _fill(members, fits, targets, books, quantum)
-    return {
-        c.id: Share(
-            slots=books.slots[c.id],
-            target=targets[c.id],
-            charged=charged[c.id],
-            why=_why(c, fits[c.id], nodes, claimants, books),
-        )
-        for c in claimants
-    }
+    shares: dict[str, Share] = {}
+    above = 0
+    for members in classes:
+        line = _Line(members, books, above)
+        above += sum(1 for c in members if books.slots[c.id])
+        for c in members:
+            why = _why(c, fits[c.id], nodes, line, books)
+            shares[c.id] = Share(books.slots[c.id], targets[c.id], charged[c.id], why)
+    return shares
 
 
 def settle(
@@ -317,18 +318,21 @@ def _fill(
     dominant resource; a slot that is held counts as (nearly) one quantum more.
     """
     size = {c.id: _dominant_share(c.needs, books) for c in members}
-    waiting = {c.id: (-index, c) for index, c in enumerate(members)}
 
-    def owed(sweep_id: str) -> tuple[float, int]:
-        order, c = waiting[sweep_id]
+    def owed(c: Claimant) -> float:
         have = books.slots[c.id]
         quanta = c.credit / quantum + target[c.id] - have + STICKY * (have < c.held)
-        return round(size[c.id] * quanta, 9), order
+        return round(size[c.id] * quanta, 9)
 
+    # What a sweep is owed changes with its own slots alone. Of equals the earliest comes first.
+    waiting = [(-owed(c), index) for index, c in enumerate(members)]
+    heapq.heapify(waiting)
     while waiting:
-        _, c = waiting[max(waiting, key=owed)]
+        c = members[waiting[0][1]]
         if books.slots[c.id] >= limit[c.id] or books.take(c) is not None:
-            del waiting[c.id]
+            heapq.heappop(waiting)
+        else:
+            heapq.heapreplace(waiting, (-owed(c), waiting[0][1]))
 
 
 def _by_priority(claimants: Sequence[Claimant]) -> list[list[Claimant]]:
@@ -342,9 +346,23 @@ def _by_priority(claimants: Sequence[Claimant]) -> list[list[Claimant]]:
 # --- reasons -----------------------------------------------------------------------------------
 
 
-def _why(
-    c: Claimant, fits: int, nodes: Sequence[Node], claimants: Sequence[Claimant], books: _Books
-) -> str | None:
+class _Line:
+    """Sweeps of one priority, as far as their reasons go: what they have together.
+
+    `above`: sweeps of higher priority that have slots.
+    """
+
+    def __init__(self, members: Sequence[Claimant], books: _Books, above: int) -> None:
+        self.above = above
+        self.slots = sum(books.slots[c.id] for c in members)
+        self.weights: dict[str, float] = defaultdict(float)
+        """Of the sweeps of each project."""
+        for c in members:
+            self.weights[c.project] += c.weight
+        self.among = sum(books.party(project).weight for project in self.weights)
+
+
+def _why(c: Claimant, fits: int, nodes: Sequence[Node], line: _Line, books: _Books) -> str | None:
     """Why a sweep has fewer slots than it has trials to run; None if it has as many."""
     slots = books.slots[c.id]
     if slots >= c.open_trials:
@@ -360,25 +378,20 @@ def _why(
     if books.room.has(c.needs):
         what = (c.needs.all_gpus, "GPU") if c.needs.gpus else (c.needs.all_cpus, "CPU")
         return f"no node has {what[0]:g} free {what[1]}{'' if what[0] == 1 else 's'}"
-    above = [o for o in claimants if o.priority > c.priority and books.slots[o.id]]
-    if above:
-        verb = "comes" if len(above) == 1 else "come"
-        return f"priority: {_count(len(above), 'sweep')} with higher priority {verb} first"
-    return _fair_share(c, [o for o in claimants if o.priority == c.priority], books)
+    if line.above:
+        verb = "comes" if line.above == 1 else "come"
+        return f"priority: {_count(line.above, 'sweep')} with higher priority {verb} first"
+    return _fair_share(c, line, books)
 
 
-def _fair_share(c: Claimant, equals: Sequence[Claimant], books: _Books) -> str:
-    slots = sum(books.slots[o.id] for o in equals)
-    inside = [o for o in equals if o.project == c.project]
-    weights = f"weight {c.weight:g} of {sum(o.weight for o in inside):g}"
-    projects = sorted({o.project for o in equals})
-    if len(projects) > 1:
-        among = sum(books.party(project).weight for project in projects)
+def _fair_share(c: Claimant, line: _Line, books: _Books) -> str:
+    weights = f"weight {c.weight:g} of {line.weights[c.project]:g}"
+    if len(line.weights) > 1:
         weights += (
             f" in project {c.project}, whose weight is {books.party(c.project).weight:g} "
-            f"of {among:g}"
+            f"of {line.among:g}"
         )
-    return f"fair share: {books.slots[c.id]} of {_count(slots, 'slot')} with {weights}"
+    return f"fair share: {books.slots[c.id]} of {_count(line.slots, 'slot')} with {weights}"
 
 
 def _never_fits(c: Claimant, nodes: Sequence[Node]) -> str:
