@@ -135,10 +135,15 @@ def scopes_of(dependant: Any) -> Iterator[Scope]:
 
 
 def check_every_route(app: FastAPI, public: Callable[[str], bool]) -> None:
-    """Raise RuntimeError unless every route that isn't public names one scope."""
+    """Raise RuntimeError unless every route that isn't public names one scope.
+
+    That scope is asked for before anything else, the body's form too: who may not ask is told
+    nothing about the question.
+    """
     for route in iter_route_contexts(app.routes):
         dependant = getattr(route, "dependant", None)
         if public(str(route.path)) or dependant is None:
             continue
         if len(set(scopes_of(dependant))) != 1:
             raise RuntimeError(f"{route.path} does not name the scope that it needs")
+        dependant.dependencies.sort(key=lambda below: not isinstance(below.call, Needs))

@@ -43,7 +43,7 @@ def get_own_token(store: StoreOf, who: Reader) -> Token:
     return _own(store, who)
 
 
-@router.get("/{token_id}")
+@router.get("/{token_id:int}")
 def get_token(token_id: TokenId, store: StoreOf, who: Admin) -> Token:
     return store.access.token(token_id, who.project)
 
@@ -82,7 +82,7 @@ def create_token(
     return made
 
 
-@router.post("/{token_id}:rotate", openapi_extra=takes(RotateToken, required=False))
+@router.post("/{token_id:int}:rotate", openapi_extra=takes(RotateToken, required=False))
 def rotate_token(
     token_id: TokenId, document: OptionalDocument, services: ServicesOf, who: Admin, once: OnceOf
 ) -> TokenSecret:
@@ -104,7 +104,7 @@ def rotate_token(
     return rotated
 
 
-@router.delete("/{token_id}")
+@router.delete("/{token_id:int}")
 def revoke_token(token_id: TokenId, services: ServicesOf, who: Admin) -> Token:
     """End a token and its sessions, at once and for good. Again: nothing changes.
 

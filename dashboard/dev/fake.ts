@@ -13,6 +13,7 @@ import { makeStudy, snapshot, type Study } from "./study.ts";
 const SPEED = Number(process.env.FAKE_SPEED ?? 1);
 const START = Number(process.env.FAKE_AT ?? 0.35);
 const TICK = 700;
+const SIGNED_IN = "winnow_fake=yes";
 
 export function fakeApi(): Plugin {
   const studies = new Map<string, Study>([
@@ -22,7 +23,8 @@ export function fakeApi(): Plugin {
   const handle: Connect.NextHandleFunction = (req, res, next) => {
     const url = new URL(req.url ?? "/", "http://fake");
     if (!url.pathname.startsWith("/v1/")) return next();
-    if (!req.headers.authorization) return send(res, 401, problem(401, "Send the token as a bearer header."));
+    if (url.pathname === "/v1/session") return session(req, res);
+    if (!req.headers.cookie?.includes(SIGNED_IN)) return send(res, 401, problem(401, "Sign in with any token."));
     route(url, req, res, studies);
   };
   return {
@@ -30,6 +32,23 @@ export function fakeApi(): Plugin {
     configureServer: (server) => void server.middlewares.use(handle),
     configurePreviewServer: (server) => void server.middlewares.use(handle),
   };
+}
+
+/** Signs in with any token, and out again. */
+function session(req: IncomingMessage, res: ServerResponse): void {
+  const signingIn = req.method === "POST" && Boolean(req.headers.authorization);
+  const signedIn = signingIn || Boolean(req.headers.cookie?.includes(SIGNED_IN));
+  if (!signedIn) return send(res, 401, problem(401, "Sign in with any token."));
+  const gone = req.method === "DELETE";
+  res.setHeader("Set-Cookie", `${SIGNED_IN}; Path=/; HttpOnly; SameSite=Strict; Max-Age=${gone ? 0 : 86_400}`);
+  send(res, signingIn ? 201 : 200, {
+    name: "owner",
+    token_id: 1,
+    scopes: ["read", "submit", "control", "admin"],
+    project: null,
+    expires_at: new Date(Date.now() + 86_400_000).toISOString(),
+    csrf: "fake",
+  });
 }
 
 function route(url: URL, req: IncomingMessage, res: ServerResponse, studies: Map<string, Study>): void {

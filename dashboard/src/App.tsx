@@ -1,27 +1,26 @@
-/** The frame: top bar, the page that the address names, and the token gate in front of it. */
+/** The frame: top bar, the page that the address names, and the sign-in in front of it. */
 
-import { useCallback, useState, type ReactNode } from "react";
-import { loadToken, saveToken } from "./api/token";
+import { useEffect, type ReactNode } from "react";
+import { signIn, signedOut, start } from "./api/session";
 import { SweepListPage } from "./pages/SweepListPage";
 import { SweepPage } from "./pages/SweepPage";
 import { TokenPage } from "./pages/TokenPage";
 import { useAddress } from "./state/url";
+import { useSignIn } from "./state/useSignIn";
 import { Link } from "./ui/Link";
+import { SignOut } from "./ui/SignOut";
 import { ThemeToggle } from "./ui/theme";
 
 export function App() {
   const { path } = useAddress();
-  const [gate, setGate] = useState<"open" | "missing" | "refused">(loadToken() ? "open" : "missing");
-  const onUnauthorized = useCallback(() => setGate(loadToken() ? "refused" : "missing"), []);
+  const gate = useSignIn();
+  useEffect(() => void start(), []);
 
-  if (gate !== "open") {
-    const enter = (token: string) => {
-      saveToken(token);
-      setGate("open");
-    };
+  if (gate.state === "checking") return <Frame>{null}</Frame>;
+  if (gate.state === "out") {
     return (
       <Frame>
-        <TokenPage refused={gate === "refused"} onToken={enter} />
+        <TokenPage refused={gate.refused} onToken={signIn} />
       </Frame>
     );
   }
@@ -29,11 +28,11 @@ export function App() {
   const sweepId = /^\/sweeps\/([^/]+)\/?$/.exec(path)?.[1];
   if (sweepId) {
     const id = decodeURIComponent(sweepId);
-    return <SweepPage key={id} id={id} frame={Frame} onUnauthorized={onUnauthorized} />;
+    return <SweepPage key={id} id={id} frame={Frame} onUnauthorized={signedOut} />;
   }
   return (
     <Frame>
-      <SweepListPage onUnauthorized={onUnauthorized} />
+      <SweepListPage onUnauthorized={signedOut} />
     </Frame>
   );
 }
@@ -55,6 +54,7 @@ export function Frame({ crumb, status, children }: { crumb?: string; status?: Re
         ) : null}
         <div className="topbar-end">
           {status}
+          <SignOut />
           <ThemeToggle />
         </div>
       </header>

@@ -1,7 +1,6 @@
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
-import { adoptTokenFromAddress } from "./api/token";
 import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/pages.css";
@@ -10,8 +9,6 @@ import "./styles/trial.css";
 import "./styles/sweep.css";
 import "./styles/early.css";
 import "./styles/changes.css";
-
-adoptTokenFromAddress();
 
 createRoot(document.getElementById("root")!).render(
   <StrictMode>

@@ -1,27 +1,10 @@
-/** Calls to the API: bearer token on each, every failure an `ApiError` that a person can read. */
+/** Calls to the API. The browser adds the session's cookie; changes carry its CSRF token as well. */
 
-import { loadToken } from "./token";
-import type { Command, Decision, FieldError, Health, Metrics, Page, Problem, Sweep, Trial } from "./types";
+import { ApiError, asError } from "./problem";
+import { csrf } from "./session";
+import type { Command, Decision, Health, Metrics, Page, Sweep, Trial } from "./types";
 
-export class ApiError extends Error {
-  /** `status` 0: the server could not be reached at all. */
-  constructor(
-    readonly status: number,
-    message: string,
-    readonly problem: Problem | null = null,
-  ) {
-    super(message);
-  }
-
-  /** What is wrong with which field of the request. */
-  get fields(): readonly FieldError[] {
-    return this.problem?.errors ?? [];
-  }
-
-  get unauthorized(): boolean {
-    return this.status === 401 || this.status === 403;
-  }
-}
+export { ApiError } from "./problem";
 
 export const api = {
   health: () => get<Health>("/v1/health"),
@@ -52,14 +35,27 @@ export const api = {
 
 export type TrialAction = "stop" | "pause" | "resume" | "revive" | "pin" | "unpin";
 
-/** The response of a request with the token, once its status is known to be good. */
+/** The response of a request, once its status is known to be good. */
 export async function request(path: string, init: RequestInit = {}): Promise<Response> {
-  const headers = new Headers(init.headers);
-  const token = loadToken();
-  if (token) headers.set("Authorization", `Bearer ${token}`);
+  if (!init.method || init.method === "GET") return send(path, init);
+  const signed = (token: string) => {
+    const headers = new Headers(init.headers);
+    headers.set("X-CSRF-Token", token);
+    return send(path, { ...init, headers });
+  };
+  try {
+    return await signed(await csrf());
+  } catch (error) {
+    // Another tab has signed in anew: nothing was done, and its session is this tab's too.
+    if (error instanceof ApiError && error.staleSession) return signed(await csrf(true));
+    throw error;
+  }
+}
+
+async function send(path: string, init: RequestInit): Promise<Response> {
   let response: Response;
   try {
-    response = await fetch(path, { ...init, headers });
+    response = await fetch(path, init);
   } catch (error) {
     if (init.signal?.aborted) throw error;
     throw new ApiError(0, "The server does not answer.");
@@ -99,12 +95,6 @@ async function all<T>(path: string, filters: Record<string, number> = {}): Promi
     cursor = page.next;
   } while (cursor !== null);
   return items;
-}
-
-async function asError(response: Response): Promise<ApiError> {
-  const problem = (await response.json().catch(() => null)) as Problem | null;
-  const text = problem?.detail || problem?.title || `The server answered ${response.status}.`;
-  return new ApiError(response.status, text, problem);
 }
 
 function seg(id: string): string {

@@ -202,3 +202,16 @@ export interface Health {
   orchestrator: "ok" | "silent";
   cluster: Record<string, number>;
 }
+
+/** A browser that is signed in. */
+export interface Session {
+  /** The token's name. */
+  name: string;
+  token_id: number;
+  scopes: ("read" | "submit" | "control" | "admin")[];
+  /** The only project that it sees; null: all of them. */
+  project: string | null;
+  expires_at: string;
+  /** What changes carry as `X-CSRF-Token`. */
+  csrf: string;
+}
