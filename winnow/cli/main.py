@@ -31,6 +31,8 @@ from winnow.cli.tables import (
 from winnow.cli.tokens import app as token_app
 from winnow.cli.tokens import audit_app
 from winnow.client import Client
+from winnow.cli.webhooks import app as webhook_app
+from winnow.cli.validate import app as validate_app
 from winnow.errors import WinnowError
 from winnow.settings import ClientSettings
 from winnow.spec import SCHEDULER_FIELDS
@@ -280,6 +282,7 @@ app.add_typer(audit_app)
 
 
 @app.command()
+app.add_typer(webhook_app, name="webhook")
 def best(sweep: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep's best trial, and the folder of its checkpoint."""
     with Client() as client:

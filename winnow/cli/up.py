@@ -175,6 +175,7 @@ def _environment(home: Path, options: UpOptions) -> dict[str, str]:
     env.setdefault("TORCH_EXTENSIONS_DIR", str(home / "cache" / "torch_extensions"))
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     env.setdefault("PYTHONUNBUFFERED", "1")
+    env.setdefault("WINNOW_LOG_FORMAT", "text")  # people read the files in `logs`
     # A folder of the user's that is named like one of our packages must not be taken for it.
     env["PYTHONSAFEPATH"] = "1"
     if env.get("WINNOW_RAY_ADDRESS"):
