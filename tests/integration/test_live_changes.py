@@ -96,6 +96,22 @@ def test_a_stop_that_its_driver_did_not_live_to_see_is_done_by_the_next(studies:
     assert answer(store, sweep_id, command) == "stopped"
 
 
+def test_a_trial_that_waits_can_be_paused_too(studies: Studies) -> None:
+    store, sweep_id = studies.store, studies.queued()
+    study = studies.take(sweep_id)
+    assert study.next()
+    assert study.next()
+    successor = studies.take(sweep_id)  # both wait for their next attempt
+    command = ask(store, sweep_id, "pause", 1)
+    successor.drain_commands()
+    paused = trial(store, sweep_id, 1)
+    assert (paused.state, paused.reason) == (TrialState.PAUSED, "user")
+    assert answer(store, sweep_id, command) == "paused"
+    drive(successor)
+    assert trial(store, sweep_id, 0).state is TrialState.COMPLETED
+    assert trial(store, sweep_id, 1).state is TrialState.PAUSED
+
+
 def test_a_stopped_trial_is_revived_in_a_sweep_that_has_ended(studies: Studies) -> None:
     store = studies.store
     sweep_id = studies.ended(scheduler={"name": "asha", "rungs": [0.25, 0.5]})
