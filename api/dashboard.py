@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from api.errors import ProblemError
@@ -32,9 +33,7 @@ def dashboard(folder: Path = HERE) -> APIRouter:
     @router.api_route("/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
     def file(path: str) -> Response:
         if path == "v1" or path.startswith("v1/"):
-            raise ProblemError(
-                404, "not-found", "there is nothing at this address; see /v1/openapi.json"
-            )
+            raise HTTPException(404)  # said by api.errors, for it may be 405
         index = root / "index.html"
         if not index.is_file():
             return HTMLResponse(NOT_BUILT, 503, HEADERS)

@@ -97,8 +97,10 @@ class _Answer:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            kind = Headers(raw=message["headers"]).get("content-type", "")
-            if message["status"] == 200 and kind.partition(";")[0] == "application/json":
+            headers = Headers(raw=message["headers"])
+            kind = headers.get("content-type", "").partition(";")[0]
+            whole = "content-length" in headers  # a stream has none
+            if message["status"] == 200 and whole and kind == "application/json":
                 self._start = message
             else:
                 await self._send(message)
