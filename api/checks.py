@@ -8,41 +8,52 @@ are opened in a process of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from api.access import Principal
+from api.assess import assess
 from api.errors import invalid_sweep
 from api.explain import did_you_mean, parse_spec
 from api.services import Services
+from orchestrator.confinement import NO_LIMITS, Limits, forbidden, local_paths, pinned, tasks_digest
 from orchestrator.plan import validate_space
 from orchestrator.preflight import Preflight
 from winnow.environment import KEY_SUFFIX
-from winnow.load import HUB_ID, SETS, is_hub_data
+from winnow.load import HUB_ID
 from winnow.spec import SweepSpec
 from winnow.types import FieldError, Project
+from winnow.validation import Validation
 
 STORES = (
     *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf"),
-    *("hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav", "file"),
+    *("hdfs", "webhdfs", "sftp", "ssh", "smb", "webdav"),
 )
 """Kinds of address that checkpoints can be kept at (fsspec)."""
 
 
-def checked(services: Services, who: Principal, document: Any) -> CheckedSweep:
-    """The sweep that `document` describes, if `who` may create it and it can run. Blocks for
-    seconds. Raises ProblemError 422."""
+def checked(services: Services, who: Principal, document: Any) -> tuple[CheckedSweep, Validation]:
+    """The sweep that `document` describes, if `who` may create it and it can run, and what it would
+    take. Its facts hold the warnings. Blocks for seconds. Raises ProblemError 422."""
     resources, age = services.store.cluster()
-    return check_sweep(
+    sweep = check_sweep(
         document,
+        limits=Limits(
+            services.settings.roots, services.settings.stores, services.store.code.revisions
+        ),
         cluster=resources if age is not None and resources else None,
         variables=services.settings.environment,
         projects={p.id: p for p in services.store.projects() if who.sees(p.id)},
         here=services.settings.ray_is_here,
         preflight=services.preflight,
     )
+    found = assess(services, who, sweep.spec, sweep.facts)
+    if found.warnings:
+        said = [warning.model_dump(mode="json") for warning in found.warnings]
+        sweep = replace(sweep, facts={**sweep.facts, "warnings": said})
+    return sweep, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,7 @@ class CheckedSweep:
 def check_sweep(
     document: Any,
     *,
+    limits: Limits = NO_LIMITS,
     cluster: Mapping[str, float] | None,
     variables: Container[str],
     projects: Mapping[str, Project],
@@ -66,7 +78,8 @@ def check_sweep(
 ) -> CheckedSweep:
     """The sweep that `document` describes. Blocks for seconds.
 
-    `cluster` holds the most of each resource that the cluster can have; None if not known yet.
+    `limits`: what may be opened, kept, reached and run. `cluster` holds the most of each resource
+    that the cluster can have; None if not known yet.
     `variables` are the names that workers can be given, `projects` those that there are.
     `here`: trials run on this machine.
     Raises ProblemError 422 with every fault of the first stage that finds one.
@@ -75,8 +88,9 @@ def check_sweep(
     if spec is None:
         raise invalid_sweep(errors)
     errors = [
-        *(FieldError(pointer=p, message=m) for p, m in validate_space(spec)),
+        *_named(validate_space(spec)),
         *_paths(spec),
+        *_named(forbidden(spec, limits)),
         *_judge_key(spec, variables),
         *_project(spec, projects),
         *_store(spec, here),
@@ -84,10 +98,19 @@ def check_sweep(
     ]
     if errors:
         raise invalid_sweep(errors)
+    spec, refused = pinned(spec, limits)
+    if refused:
+        raise invalid_sweep(_named(refused))
+    digest = tasks_digest(spec, limits)
     result = preflight(spec)
     if result.errors:
-        raise invalid_sweep([FieldError(pointer=p, message=m) for p, m in result.errors])
-    return CheckedSweep(spec=spec, planned=_planned(spec), facts=result.facts)
+        raise invalid_sweep(_named(result.errors))
+    facts = result.facts if digest is None else {**result.facts, "tasks_code": digest}
+    return CheckedSweep(spec=spec, planned=_planned(spec), facts=facts)
+
+
+def _named(found: Iterable[tuple[str, str]]) -> list[FieldError]:
+    return [FieldError(pointer=pointer, message=message) for pointer, message in found]
 
 
 def _planned(spec: SweepSpec) -> int:
@@ -99,26 +122,13 @@ def _planned(spec: SweepSpec) -> int:
 
 def _paths(spec: SweepSpec) -> list[FieldError]:
     """The server has no folder of the user's to read a relative path from."""
-    sets = [
-        (f"/data/{name}/{i}/path", file.path)
-        for name in SETS
-        for i, file in enumerate(getattr(spec.data, name))
-    ]
-    lm_eval, judge = spec.evaluation.lm_eval, spec.evaluation.judge
-    files = [(at, path) for at, path in sets if not is_hub_data(path)]
-    if spec.data.chat_template is not None:
-        files.append(("/data/chat_template", spec.data.chat_template))
-    if lm_eval is not None and lm_eval.include_path is not None:
-        files.append(("/evaluation/lm_eval/include_path", lm_eval.include_path))
-    if judge is not None:
-        files.append(("/evaluation/judge/questions", judge.questions))
     errors = [
         FieldError(
             pointer=at,
             message=f"give an absolute path, got '{path}' (`winnow submit` reads relative paths "
             "from the sweep file's folder and sends absolute ones)",
         )
-        for at, path in files
+        for at, path in local_paths(spec)
         if not path.startswith("/")
     ]
     if not spec.model.startswith("/") and not HUB_ID.fullmatch(spec.model):

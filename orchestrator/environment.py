@@ -7,10 +7,29 @@ Ray's `runtime_env`, which Ray writes into its logs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
-from winnow.environment import KEY_SUFFIX, PASSED, is_secret
+from winnow.environment import KEY_SUFFIX, PASSED, is_secret, is_withheld
+
+
+def without_secrets(variables: Mapping[str, str]) -> dict[str, str]:
+    """Variables that a process which reads users' files may have: no database, no tokens, no keys,
+    and nothing of winnow's own."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if not (
+            is_withheld(name)
+            or is_secret(name)
+            or name.upper().startswith(("WINNOW_", "PG"))
+            or (name not in PASSED and _PASSWORD.search(value))
+        )
+    }
+
+
+_PASSWORD = re.compile(r"://[^\s/@:]*:[^\s/@]+@")
 
 
 class Environment(Mapping[str, str]):
@@ -61,3 +80,6 @@ class Environment(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Environment({', '.join(sorted(self._variables))})"
+
+
+NO_VARIABLES = Environment()

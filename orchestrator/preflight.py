@@ -13,12 +13,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.environment import NO_VARIABLES, Environment, without_secrets
 from orchestrator.plan import any_params, benchmarks, largest_batch, resolve, sweep_pointer
 from orchestrator.redaction import clean
+from trainer.config import ANYWHERE, Roots
 from winnow.spec import SweepSpec
 
 TIMEOUT = 270.0
@@ -43,23 +45,35 @@ def preflight(
     *,
     cache_dir: str,
     here: bool = True,
+    roots: Roots = ANYWHERE,
+    passed: Environment = NO_VARIABLES,
     timeout: float = TIMEOUT,
     command: Sequence[str] = (sys.executable, "-m", "trainer", "check", "-"),
 ) -> Preflight:
     """Check `spec`'s files, model, memory and largest effective batch. Blocks until done.
 
-    `here`: trials run on this machine, so its GPUs and memory are those that count.
+    `here`: trials run on this machine, so its GPUs and memory are those that count. `roots`: what
+    it may open. `passed`: variables that workers get; of the server's secrets the check has no
+    others.
     """
     size, size_pointer = largest_batch(spec)
     params = any_params(spec)
     if spec.space.effective_batch_size is not None:
         params["effective_batch_size"] = size
     config = resolve(
-        spec, params, output_dir="/nonexistent", cache_dir=cache_dir, **benchmarks(spec)
+        spec,
+        params,
+        output_dir="/nonexistent",
+        cache_dir=cache_dir,
+        roots=roots,
+        **benchmarks(spec),
     )
+    judge = spec.evaluation.judge
+    variables = without_secrets(os.environ)
+    variables |= dict(passed.for_worker(judge.api_key_env if judge else None))
     device = "gpu" if spec.resources.gpus_per_trial else "cpu"
     shape = ("--ranks", str(spec.resources.ranks), "--device", device if here else "elsewhere")
-    code, out, err = _run((*command, *shape), config.model_dump_json().encode(), timeout)
+    code, out, err = _run((*command, *shape), config.model_dump_json().encode(), timeout, variables)
     if code is None:
         return Preflight(errors=(_too_slow(spec, timeout),))
     report = _report(out)
@@ -85,7 +99,9 @@ def _too_slow(spec: SweepSpec, timeout: float) -> tuple[str, str]:
     return "/data", f"{took}; use smaller files, or a model folder on a local disk"
 
 
-def _run(command: Sequence[str], stdin: bytes, timeout: float) -> tuple[int | None, str, str]:
+def _run(
+    command: Sequence[str], stdin: bytes, timeout: float, variables: Mapping[str, str]
+) -> tuple[int | None, str, str]:
     """Exit status (None if it was ended for taking too long), stdout, stderr."""
     process = subprocess.Popen(
         command,
@@ -93,6 +109,7 @@ def _run(command: Sequence[str], stdin: bytes, timeout: float) -> tuple[int | No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        env=dict(variables),
     )
     try:
         out, err = process.communicate(stdin, timeout)

@@ -41,6 +41,11 @@ def digest(folder: Path, patterns: tuple[str, ...] = MODEL_CODE) -> str:
     return _named(_read(folder, patterns))
 
 
+def digest_of_nothing() -> str:
+    """What `digest` says of a folder without code."""
+    return _named({})
+
+
 def staged(folder: Path, revision: str, patterns: tuple[str, ...] = MODEL_CODE) -> Path:
     """A folder like `folder`, for this process alone, whose code is checked to be `revision`.
 

@@ -85,6 +85,11 @@ def folder(path: str | Path, roots: Sequence[str] | None) -> Path:
     return real
 
 
+def is_below(path: str, roots: Sequence[str]) -> bool:
+    """Whether a path leads below one of `roots`, links followed. It need not exist."""
+    return _below(Path(os.path.realpath(path)), roots)
+
+
 def _below(real: Path, roots: Sequence[str]) -> bool:
     return any(real.is_relative_to(os.path.realpath(root)) for root in roots)
 

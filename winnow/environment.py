@@ -40,7 +40,12 @@ KEY_SUFFIX = "_API_KEY"
 
 def is_withheld(name: str) -> bool:
     """Whether a variable is kept from a local Ray's processes: ranks are given what they need."""
-    return name in ("HF_TOKEN", "WINNOW_TOKEN", "WINNOW_DATABASE_URL") or name.endswith(KEY_SUFFIX)
+    return (
+        name in ("HF_TOKEN", "WINNOW_TOKEN", "WINNOW_DATABASE_URL", "PGPASSWORD", "PGPASSFILE")
+        or name.endswith(KEY_SUFFIX)
+        or (name.startswith("WINNOW_") and is_secret(name))
+        or (name.startswith("OTEL_") and name.endswith("_HEADERS"))
+    )
 
 
 def is_secret(name: str) -> bool:

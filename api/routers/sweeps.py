@@ -35,7 +35,7 @@ async def create_sweep(
     document = await read_document(request)
 
     def create() -> Sweep:
-        checked = check(services, who, document)
+        checked, _ = check(services, who, document)
         return services.store.create_sweep(
             checked.spec.model_dump(mode="json"),
             checked.planned,

@@ -24,7 +24,7 @@ from orchestrator.search import Told, make_proposer, merged
 from orchestrator.store import DriverTransaction, Lease, Store
 from orchestrator.study.failures import Verdict
 from orchestrator.study.pausing import Prices
-from trainer.config import TrainConfig
+from trainer.config import ANYWHERE, Roots, TrainConfig
 from winnow.spec import Budget, Space, SweepSpec
 from winnow.types import TrialKind, TrialState
 
@@ -59,8 +59,10 @@ class Ledger:
         *,
         checkpoint_seconds: float,
         patience: float | None = None,
+        roots: Roots = ANYWHERE,
     ) -> None:
         self.store = store
+        self._roots = roots
         self.lease = lease
         self.writer = store.writer(lease, patience=patience)
         self.folder = home / "sweeps" / lease.sweep_id
@@ -229,8 +231,21 @@ class Ledger:
         config["output_dir"] = str(Path(config["output_dir"]) / attempt)
         if self.spec.checkpoints.store is not None:
             config["store"] = f"{self.store_address}/trial-{trial.number}/{attempt}"
+        config |= self._allowed(trial)
         text = TrainConfig.model_validate(config).model_dump_json()
         return Attempt(trial.attempt_id, trial.id, trial.attempt, text, resume)
+
+    def _allowed(self, trial: LiveTrial) -> dict[str, Any]:
+        """What the attempt may open and run, as the server's settings and admins have it now."""
+        roots = self._roots.model_copy(update={"tasks": self.facts.get("tasks_code")})
+        if trial.kind == "report":  # its model is one that this sweep has written
+            roots = roots.model_copy(update={"models": None})
+        found: dict[str, Any] = {"roots": roots.model_dump(mode="json")}
+        spec = self.spec
+        if spec.trust_remote_code:
+            allowed = self.writer.read(lambda: self.store.code.revisions(spec.model))
+            found["trust_remote_code"] = spec.model_revision in allowed
+        return found
 
     def deciding(self, decision: Decision, *, acted: bool) -> Change:
         return Change(lambda tx: tx.decide(decision, acted=acted))

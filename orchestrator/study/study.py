@@ -24,6 +24,7 @@ from orchestrator.study.ledger import Attempt, Change, Ledger
 from orchestrator.study.reuse import Reuse
 from orchestrator.study.spending import Purse
 from orchestrator.study.wishes import Wishes
+from trainer.config import ANYWHERE, Roots
 from trainer.metrics import Batch, Failure
 from winnow.types import SweepState, TrialState
 
@@ -48,9 +49,15 @@ class Study:
         checkpoint_seconds: float,
         slots: int | None = None,
         patience: float | None = None,
+        roots: Roots = ANYWHERE,
     ) -> None:
         self._ledger = Ledger(
-            store, lease, home, checkpoint_seconds=checkpoint_seconds, patience=patience
+            store,
+            lease,
+            home,
+            checkpoint_seconds=checkpoint_seconds,
+            patience=patience,
+            roots=roots,
         )
         self.spec = self._ledger.spec
         self.slots = slots

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from winnow import __version__
 from winnow.cli.changes import app as changes_app
+from winnow.cli.code import app as code_app
 from winnow.cli.errors import err, show_error
 from winnow.cli.models import app as model_app
 from winnow.cli.projects import app as projects_app
@@ -30,12 +31,14 @@ from winnow.cli.tables import (
 )
 from winnow.cli.tokens import app as token_app
 from winnow.cli.tokens import audit_app
-from winnow.client import Client
-from winnow.cli.webhooks import app as webhook_app
 from winnow.cli.validate import app as validate_app
+from winnow.cli.validate import warn
+from winnow.cli.webhooks import app as webhook_app
+from winnow.client import Client
 from winnow.errors import WinnowError
 from winnow.settings import ClientSettings
 from winnow.spec import SCHEDULER_FIELDS
+from winnow.validation import SweepWarning
 
 app = typer.Typer(
     name="winnow",
@@ -127,6 +130,7 @@ def submit(
             _print_json(sweep)
         else:
             out.print(f"sweep {sweep.id} submitted", highlight=False)
+            warn([SweepWarning.model_validate(w) for w in sweep.facts.get("warnings", ())], err)
         if watch:
             _follow(client, sweep.id)
 
@@ -277,12 +281,14 @@ app.add_typer(projects_app)
 app.add_typer(project_app, name="project")
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(model_app, name="model")
+app.add_typer(code_app, name="code")
+app.add_typer(validate_app)
 app.add_typer(token_app, name="token")
 app.add_typer(audit_app)
+app.add_typer(webhook_app, name="webhook")
 
 
 @app.command()
-app.add_typer(webhook_app, name="webhook")
 def best(sweep: SweepId, as_json: AsJson = False) -> None:
     """Show a sweep's best trial, and the folder of its checkpoint."""
     with Client() as client:
