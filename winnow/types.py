@@ -285,6 +285,31 @@ class Decision(Model):
     created_at: datetime
 
 
+class ParameterImportance(Model):
+    name: str
+    importance: float
+    """Its share; all together are 1."""
+
+
+class Importance(Model):
+    """How much each parameter matters for being among the best trials, by PED-ANOVA."""
+
+    sweep_id: str
+    metric: str
+    mode: Literal["min", "max"]
+    method: Literal["ped-anova"] = "ped-anova"
+    samples: int | None
+    """Where in training the trials were measured; null: at their ends."""
+    trials: int
+    """How many it is based on, those that diverged included."""
+    best: int
+    """How many of them are the best ones."""
+    parameters: list[ParameterImportance]
+    """Those that vary, the most important first; empty if nothing can be said."""
+    why: str | None = None
+    """Why nothing can be said."""
+
+
 Fate = Literal["kept", "stopped", "failed", "unknown"]
 
 

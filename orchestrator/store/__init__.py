@@ -29,7 +29,9 @@ from orchestrator.store.records import (
     TrialRow,
     Usage,
 )
+from orchestrator.store.results import Results
 from orchestrator.store.store import Store
+from orchestrator.store.sweeps import Listing
 from orchestrator.store.writer import Writer
 
 __all__ = [
@@ -49,9 +51,11 @@ __all__ = [
     "Driver",
     "DriverTransaction",
     "Lease",
+    "Listing",
     "Once",
     "Order",
     "Refusal",
+    "Results",
     "Store",
     "StoredDecision",
     "SweepRows",

@@ -27,12 +27,12 @@ from orchestrator.store.curves import DETAILS, MAIN, Curves, Wanted
 from orchestrator.store.database import Database, ReadSession, WriteSession
 from orchestrator.store.driver import DriverTransaction
 from orchestrator.store.exports import Exports
+from orchestrator.store.fleet import FleetReader
 from orchestrator.store.history import History
 from orchestrator.store.idempotency import Once
 from orchestrator.store.leaderboard import Leaderboard
 from orchestrator.store.live import Live
 from orchestrator.store.pace import Pace
-from orchestrator.store.fleet import FleetReader
 from orchestrator.store.records import (
     CheckpointRow,
     Claimable,
@@ -47,7 +47,9 @@ from orchestrator.store.records import (
     Usage,
 )
 from orchestrator.store.requests import Requests
+from orchestrator.store.results import ResultsReader
 from orchestrator.store.schema import trials as trials_table
+from orchestrator.store.sweeps import Listing
 from orchestrator.store.webhooks import Webhooks
 from orchestrator.store.writer import Writer
 from trainer.metrics import Batch, Evaluation, StepRecord
@@ -70,6 +72,7 @@ class Store:
         self.metrics = Curves(self._db)
         self.leaderboard = Leaderboard(self._db)
         self.live = Live(self._db)
+        self.results = ResultsReader(self._db)
         self.access = Access(self._db)
         self.webhooks = Webhooks(self._db)
         self.fleet = FleetReader(self._db)
@@ -121,11 +124,11 @@ class Store:
             return sweeps.current_spec(session, sweep_id)
 
     def list_sweeps(
-        self, limit: int = 50, after: str | None = None, *, project: str | None = None
+        self, limit: int = 50, after: str | None = None, wanted: Listing = Listing()
     ) -> types.Page[types.Sweep]:
-        """Newest first, of one project or of all. `after` is the `next` of the previous page."""
+        """Newest first, unless `wanted` says otherwise. `after`: the previous page's `next`."""
         with self._db.read() as session:
-            return sweeps.page(session, limit, after, project)
+            return sweeps.page(session, limit, after, wanted)
 
     def project_of(self, sweep_id: str) -> str:
         with self._db.read() as session:
