@@ -22,8 +22,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LONGEST = 2048
 """Characters of an address."""
 WEB_PORTS = (80, 443)
-FIRST_FREE_PORT = 1024
-"""Below it are services that a web request must not be sent to: mail, remote shells, DNS, …"""
+FIRST_FREE_PORT, LAST_PORT = 1024, 65535
+"""Below the first are services that no web request must be sent to: mail, remote shells, DNS, …"""
 
 _KINDS = {
     "this host": ["0.0.0.0/8", "::/128"],
@@ -113,9 +113,9 @@ def check_url(text: str, policy: Policy) -> httpx2.URL:
         )
     if url.fragment or "#" in text:
         raise AddressRefused("leave out the part after #: it is never sent")
-    if port is not None and port not in WEB_PORTS and port < FIRST_FREE_PORT:
+    if port is not None and port not in WEB_PORTS and not FIRST_FREE_PORT <= port <= LAST_PORT:
         raise AddressRefused(
-            f"port {port} belongs to another service; use 80, 443 or {FIRST_FREE_PORT} to 65535"
+            f"port {port} is not the web's; use 80, 443 or {FIRST_FREE_PORT} to {LAST_PORT}"
         )
     host = plain_host(url.host)
     literal = as_address(host)

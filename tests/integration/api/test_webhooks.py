@@ -18,7 +18,7 @@ def make(api: Api, **changes: Any) -> dict[str, Any]:
 
 
 def as_token(api: Api, *scopes: str, project: str | None = None) -> dict[str, str]:
-    _, text = api.store.access.create_token("other", scopes, project=project)
+    text = api.store.access.create_token("other", scopes, project=project).token
     return {"Authorization": f"Bearer {text}"}
 
 
