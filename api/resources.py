@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Header
+from pydantic import BaseModel
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -151,12 +154,31 @@ def tag_matches(given: str | None, tag: str) -> bool:
     return given.strip() == "*" or tag in _TAG.findall(given)
 
 
-def check_unchanged(if_match: str | None, body: bytes) -> None:
-    """Raise ProblemError 412 if a change was asked of what no longer is as `body`."""
-    if if_match is not None and not tag_matches(if_match, etag(body)):
-        raise ProblemError(
-            412,
-            "changed",
-            "it was changed since you read it; read it again, and ask for the change if it still "
-            "makes sense (or send no If-Match)",
-        )
+def _unchanged(
+    if_match: Annotated[
+        str | None,
+        Header(
+            alias="If-Match",
+            max_length=1000,
+            description="An ETag: ask for the change only of what still is as it was then",
+        ),
+    ] = None,
+) -> Callable[[BaseModel], None] | None:
+    """What checks, inside the transaction of a change, that nobody else has changed it meanwhile:
+    it raises ProblemError 412. None without the header."""
+    if if_match is None:
+        return None
+
+    def check(stored: BaseModel) -> None:
+        if not tag_matches(if_match, etag(stored.model_dump_json().encode())):
+            raise ProblemError(
+                412,
+                "changed",
+                "it was changed since you read it; read it again, and ask for the change if it "
+                "still makes sense (or send no If-Match)",
+            )
+
+    return check
+
+
+IfMatch = Annotated[Callable[[BaseModel], None] | None, Depends(_unchanged)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
+from pydantic import AwareDatetime
 
 from api.access import READ, Reader, Submitter, SweepId
 from api.checks import checked as check
@@ -16,8 +18,10 @@ from api.idempotency import OnceOf, creates
 from api.pages import Cursor, Limit
 from api.services import ServicesOf, StoreOf
 from orchestrator import replay as replaying
+from orchestrator.store import Listing
+from winnow.changes import PROJECT_NAME
 from winnow.spec import ReplayRequest, SweepSpec
-from winnow.types import Page, Replay, Sweep
+from winnow.types import Page, Replay, Sweep, SweepState
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
@@ -51,10 +55,37 @@ async def create_sweep(
 
 @router.get("")
 def list_sweeps(
-    store: StoreOf, who: Reader, limit: Limit = 50, cursor: Cursor = None
+    store: StoreOf,
+    who: Reader,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    state: Annotated[list[SweepState] | None, Query(description="One or several")] = None,
+    project: Annotated[str | None, Query(pattern=PROJECT_NAME)] = None,
+    name: Annotated[
+        str | None, Query(min_length=1, max_length=200, description="A part of it, in any case")
+    ] = None,
+    created_after: Annotated[AwareDatetime | None, Query(description="Then, or later")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(description="Before then")] = None,
+    sort: Annotated[
+        Literal["-created_at", "created_at", "name", "-name"],
+        Query(description="With a dash: falling"),
+    ] = "-created_at",
 ) -> Page[Sweep]:
-    """Sweeps, newest first."""
-    return store.list_sweeps(limit, cursor, project=who.project)
+    """Sweeps, newest first, unless `sort` says otherwise; those that fit all that is named."""
+    if project is not None and not who.sees(project):
+        return Page[Sweep](items=[])
+    return store.list_sweeps(
+        limit,
+        cursor,
+        Listing(
+            project=project or who.project,
+            states=state,
+            name=name,
+            created_after=created_after,
+            created_before=created_before,
+            sort=sort,
+        ),
+    )
 
 
 @router.get("/{sweep_id:id}", dependencies=[READ])

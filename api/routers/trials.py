@@ -10,6 +10,7 @@ from api.access import READ, Controller, TrialId
 from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
 from api.idempotency import OnceOf
+from api.resources import IfMatch
 from api.services import StoreOf
 from winnow.changes import Clone
 from winnow.types import Command, CommandKind, Trial
@@ -28,13 +29,20 @@ def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
     openapi_extra=takes(Clone, required=False),
 )
 def clone_trial(
-    trial_id: TrialId, document: OptionalDocument, store: StoreOf, who: Controller, once: OnceOf
+    trial_id: TrialId,
+    document: OptionalDocument,
+    store: StoreOf,
+    who: Controller,
+    once: OnceOf,
+    unchanged: IfMatch,
 ) -> Command:
     """Ask for a new trial like this one, with other values for `params`. An ended sweep goes on."""
     trial = store.get_trial(trial_id)
     planned = planned_trials(store, store.get_sweep(trial.sweep_id))
     payload = check_clone(document, current_spec(store, trial.sweep_id), trial, planned)
-    return store.requests.ask(trial.sweep_id, trial_id, "clone", who.name, payload, once=once)
+    return store.requests.ask(
+        trial.sweep_id, trial_id, "clone", who.name, payload, once=once, unchanged=unchanged
+    )
 
 
 _ACTIONS: dict[CommandKind, tuple[str, str]] = {
@@ -51,9 +59,13 @@ _ACTIONS: dict[CommandKind, tuple[str, str]] = {
 
 
 def _ask(action: CommandKind) -> Callable[..., Command]:
-    def ask_of_trial(trial_id: TrialId, store: StoreOf, who: Controller, once: OnceOf) -> Command:
+    def ask_of_trial(
+        trial_id: TrialId, store: StoreOf, who: Controller, once: OnceOf, unchanged: IfMatch
+    ) -> Command:
         sweep_id = store.get_trial(trial_id).sweep_id
-        return store.requests.ask(sweep_id, trial_id, action, who.name, once=once)
+        return store.requests.ask(
+            sweep_id, trial_id, action, who.name, once=once, unchanged=unchanged
+        )
 
     return ask_of_trial
 

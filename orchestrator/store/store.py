@@ -124,11 +124,11 @@ class Store:
             return sweeps.current_spec(session, sweep_id)
 
     def list_sweeps(
-        self, limit: int = 50, after: str | None = None, wanted: Listing = Listing()
+        self, limit: int = 50, after: str | None = None, wanted: Listing | None = None
     ) -> types.Page[types.Sweep]:
         """Newest first, unless `wanted` says otherwise. `after`: the previous page's `next`."""
         with self._db.read() as session:
-            return sweeps.page(session, limit, after, wanted)
+            return sweeps.page(session, limit, after, wanted or Listing())
 
     def project_of(self, sweep_id: str) -> str:
         with self._db.read() as session:

@@ -6,7 +6,9 @@ import secrets
 import string
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, and_, func, insert, or_, select, update
@@ -90,26 +92,47 @@ def project_of(session: ReadSession, sweep_id: str) -> str:
     return project
 
 
-def page(
-    session: ReadSession, limit: int, after: str | None, project: str | None = None
-) -> Page[Sweep]:
-    """Newest first. `after` is the previous page's `next`."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which sweeps, and in what order. None: all."""
+
+    project: str | None = None
+    states: Sequence[SweepState] | None = None
+    name: str | None = None
+    """A part of it, in any case."""
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    sort: Literal["-created_at", "created_at", "name", "-name"] = "-created_at"
+
+
+def page(session: ReadSession, limit: int, after: str | None, wanted: Listing) -> Page[Sweep]:
+    """`after` is the previous page's `next`: the sweep that the page begins after."""
     query = select(sweeps)
-    if project is not None:
-        query = query.where(sweeps.c.project_id == project)
-    if after is not None:
-        last = session.first(select(sweeps.c.created_at, sweeps.c.id).where(sweeps.c.id == after))
-        if last is None:
-            raise NotFound("page of sweeps after", after)
+    if wanted.project is not None:
+        query = query.where(sweeps.c.project_id == wanted.project)
+    if wanted.states is not None:
+        query = query.where(sweeps.c.state.in_(wanted.states))
+    if wanted.name is not None:
         query = query.where(
-            or_(
-                sweeps.c.created_at < last.created_at,
-                and_(sweeps.c.created_at == last.created_at, sweeps.c.id < last.id),
-            )
+            func.lower(sweeps.c.name).contains(wanted.name.lower(), autoescape=True)
         )
-    rows = session.rows(
-        query.order_by(sweeps.c.created_at.desc(), sweeps.c.id.desc()).limit(limit + 1)
-    )
+    if wanted.created_after is not None:
+        query = query.where(sweeps.c.created_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(sweeps.c.created_at < wanted.created_before)
+    by = sweeps.c.name if wanted.sort.endswith("name") else sweeps.c.created_at
+    falling = wanted.sort.startswith("-")
+    if after is not None:
+        last = session.first(
+            select(by.label("key"), sweeps.c.id, sweeps.c.project_id).where(sweeps.c.id == after)
+        )
+        if last is None or wanted.project not in (None, last.project_id):
+            raise NotFound("page of sweeps after", after)
+        beyond = by < last.key if falling else by > last.key
+        further = sweeps.c.id < last.id if falling else sweeps.c.id > last.id
+        query = query.where(or_(beyond, and_(by == last.key, further)))
+    order = (by.desc(), sweeps.c.id.desc()) if falling else (by, sweeps.c.id)
+    rows = session.rows(query.order_by(*order).limit(limit + 1))
     following = rows[limit - 1].id if len(rows) > limit else None
     return Page[Sweep](items=_with_summaries(session, rows[:limit]), next=following)
 

@@ -14,7 +14,6 @@ import pytest
 
 from orchestrator.errors import Conflict
 from orchestrator.preflight import Preflight
-from orchestrator.settings import Settings
 from orchestrator.store import Answer, Once, Store, idempotency
 from tests.integration.api.conftest import Api, good_sweep, make_api
 
@@ -95,6 +94,7 @@ def test_repeated_commands_are_asked_for_once(api_on_both: Api) -> None:
 
 _DIES_AFTER_ITS_EFFECT = """
 import os, signal, sys
+from fastapi.testclient import TestClient
 from api.app import create_app
 import pytest
 

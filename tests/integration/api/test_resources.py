@@ -70,3 +70,42 @@ def test_what_is_no_id_and_no_action_is_not_found(api: Api) -> None:
         assert answer.json()["type"] == "urn:winnow:problem:not-found"
     sweep = api.post(good_sweep()).json()["id"]
     assert api.http.post(f"/v1/sweeps/{sweep}:explode").status_code == 404
+
+
+def test_a_change_to_what_has_changed_meanwhile_is_refused(api_on_both: Api) -> None:
+    sweep = api_on_both.post(good_sweep()).json()["id"]
+    url = f"/v1/sweeps/{sweep}"
+    seen = {"If-Match": api_on_both.http.get(url).headers["ETag"]}
+    assert api_on_both.http.post(f"{url}:pause", headers=seen).status_code == 202
+    api_on_both.http.post(f"{url}:cancel")
+    late = api_on_both.http.post(f"{url}:extend", json={"trials": 2}, headers=seen)
+    assert late.status_code == 412
+    assert late.json()["type"] == "urn:winnow:problem:changed"
+    now = {"If-Match": api_on_both.http.get(url).headers["ETag"]}
+    assert api_on_both.http.post(f"{url}:extend", json={"trials": 2}, headers=now).is_success
+
+
+def test_sweeps_are_found_by_what_is_known_of_them(api_on_both: Api) -> None:
+    http = api_on_both.http
+    made = {
+        n: api_on_both.post(good_sweep() | {"name": n}).json() for n in ("beta", "alpha_1", "Gamma")
+    }
+    api_on_both.store.cancel_queued(made["beta"]["id"])
+
+    def names(**wanted: str) -> list[str]:
+        answer = http.get("/v1/sweeps", params=wanted)
+        assert answer.status_code == 200, answer.text
+        return [s["name"] for s in answer.json()["items"]]
+
+    assert names() == ["Gamma", "alpha_1", "beta"]
+    assert names(sort="created_at") == ["beta", "alpha_1", "Gamma"]
+    assert names(state="CANCELED") == ["beta"]
+    assert names(name="GAM") == ["Gamma"]
+    assert names(name="a_1") == ["alpha_1"]
+    assert names(name="a%1") == []
+    assert names(created_after=made["alpha_1"]["created_at"]) == ["Gamma", "alpha_1"]
+    assert names(created_before=made["alpha_1"]["created_at"]) == ["beta"]
+    assert names(project="nobodys") == []
+    first = http.get("/v1/sweeps?sort=name&limit=2")
+    rest = http.get(first.links["next"]["url"])
+    assert len({s["id"] for page in (first, rest) for s in page.json()["items"]}) == 3
