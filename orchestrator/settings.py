@@ -93,7 +93,6 @@ class Settings(BaseSettings):
     otel_endpoint: str | None = Field(
         default=None,
         validation_alias=AliasChoices(
-            "WINNOW_OTEL_ENDPOINT",
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
         ),
