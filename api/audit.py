@@ -45,8 +45,13 @@ def action_of(method: str, path: str) -> str:
 
 
 def target_of(path: str) -> str:
-    """The address that something was asked of, without what might be a secret."""
-    return _SECRET.sub(lambda m: m[0][:4] + "…", path)[:LONGEST_TARGET]
+    """The address that something was asked of, without what may be a secret or can't be shown."""
+    return printable(_SECRET.sub(lambda m: m[0][:4] + "…", path))[:LONGEST_TARGET]
+
+
+def printable(text: str) -> str:
+    """With a replacement for each character that terminals or databases would stumble over."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 class Recorder:

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import PUBLIC, Principal
-from api.audit import Recorder, action_of, target_of
+from api.audit import Recorder, action_of, printable, target_of
 from api.errors import ProblemError, as_problem
 from api.limits import Buckets, Limits, failing
 from api.session import SAFE_METHODS, check_own_page, cookie, session_of
@@ -233,7 +233,7 @@ class _Answer:
 def address_of(scope: Scope) -> str | None:
     """The caller's address, as far as trusted proxies tell it."""
     client = scope.get("client")
-    return None if client is None else str(client[0])[:64]
+    return None if client is None else printable(str(client[0]))[:64]
 
 
 def _network(address: str | None) -> str:
