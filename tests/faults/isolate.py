@@ -94,11 +94,7 @@ class Scene:
                 self.url,
                 journals=sorted(self.folder.glob("*.journal")),
                 workers=self.folder / "workers.jsonl",
-                survivors=[
-                    f"{pid} {command}"
-                    for pid in descendants()
-                    if "postgres" not in (command := _command(pid))  # a server of the case's own
-                ],
+                survivors=_survivors(),
                 **evidence,
             )
         )
@@ -180,6 +176,20 @@ def descendants() -> list[int]:
                 found.append(pid)
                 grown = True
     return found
+
+
+def _survivors(seconds: float = 5.0) -> list[str]:
+    """Processes that are still there when those who end by themselves have had time to."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = [
+            f"{pid} {command}"
+            for pid in descendants()
+            if "postgres" not in (command := _command(pid))  # a server of the case's own
+        ]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def die_with_parent() -> None:

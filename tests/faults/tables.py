@@ -44,6 +44,15 @@ def opened(url: str) -> Iterator[Tables]:
             yield _Postgres(connection)
 
 
+def unsettled(url: str) -> int:
+    """Sweeps that have not ended, or that somebody still holds: in one look, as what moves between
+    two could be missed by both."""
+    ended = "('COMPLETED', 'FAILED', 'CANCELED')"
+    with opened(url) as tables:
+        query = f"SELECT count(*) AS n FROM sweeps WHERE state NOT IN {ended} OR holder IS NOT NULL"
+        return tables.rows(query)[0]["n"]
+
+
 def connected(url: str, database: str | None = None) -> psycopg.Connection[Row]:
     """A connection of our own to the PostgreSQL database of `url`, in autocommit."""
     parts = urlsplit(url)

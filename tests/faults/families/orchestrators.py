@@ -21,6 +21,7 @@ from tests.faults.hooks import Fate
 from tests.faults.isolate import Case, Result, Scene
 from tests.faults.orchestrating import orchestrate
 from tests.faults.simulated import Driver, busy_spec, retrying
+from tests.faults.tables import unsettled
 from tests.fixtures.studies import FACTS
 
 FAMILY = "orchestrator"
@@ -85,7 +86,7 @@ def _life(scene: Scene, fate: Fate | None) -> None:
             scene.children.pop(started)
             orchestrators += 1
             started = _orchestrate(scene, orchestrators, None)
-        if not drivers and not retrying(store.claimable):
+        if not unsettled(scene.url):
             break
     store.close()
     os.kill(started, signal.SIGTERM)
@@ -127,9 +128,7 @@ def _stuck(scene: Scene) -> None:
             break
     scene.facts["seconds until it was ended"] = round(time.monotonic() - began, 1)
     scene.expect(pid not in scene.children, "the stopped driver was never ended")
-    while time.monotonic() - began < 80 and (
-        retrying(store.claimable) or retrying(store.live_drivers)
-    ):
+    while time.monotonic() - began < 80 and unsettled(scene.url):
         time.sleep(0.05)
     scene.facts["seconds until the sweep ended"] = round(time.monotonic() - began, 1)
     store.close()

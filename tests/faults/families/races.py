@@ -16,7 +16,8 @@ from tests.faults.context import Context
 from tests.faults.hooks import Hooks
 from tests.faults.isolate import Case, Scene, die_with_parent
 from tests.faults.orchestrating import orchestrate
-from tests.faults.simulated import Driver, retrying
+from tests.faults.simulated import Driver
+from tests.faults.tables import unsettled
 from tests.fixtures.studies import FACTS, spec
 from trainer.metrics import Batch
 from winnow.types import SweepState, TrialState
@@ -48,7 +49,8 @@ def plan(context: Context) -> Iterator[Case]:
 def _orchestrators(scene: Scene, count: int) -> None:
     store = Store(scene.url)
     document = spec(resources={"max_concurrent": 1})
-    ids = [store.create_sweep(document, 1, f"race {n}", FACTS).id for n in range(count)]
+    for n in range(count):
+        store.create_sweep(document, 1, f"race {n}", FACTS)
     store.close()
     pids = [
         scene.fork(
@@ -59,15 +61,9 @@ def _orchestrators(scene: Scene, count: int) -> None:
         )
         for name in ("orchestrator-1", "orchestrator-2")
     ]
-    store = Store(scene.url)
     deadline = time.monotonic() + 380
-    left = set(ids)
-    while left and time.monotonic() < deadline:
+    while unsettled(scene.url) and time.monotonic() < deadline:
         time.sleep(0.2)
-        left = {s.id for s in retrying(store.claimable)} | {
-            d.sweep_id for d in retrying(store.live_drivers)
-        }
-    store.close()
     for pid in pids:
         os.kill(pid, 15)
     for pid in pids:
