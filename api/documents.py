@@ -15,6 +15,11 @@ YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yam
 
 async def read_document(request: Request) -> Any:
     """The value in the body. Raises DocumentError, or ProblemError 415 for other content types."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ProblemError(
+            415, "content-encoding", "send the body as it is, not compressed (no Content-Encoding)"
+        )
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         return parse_json(await request.body())

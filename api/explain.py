@@ -13,11 +13,15 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from winnow.load import pointer
+from winnow.load import MOST_ERRORS, SHOWN, pointer, shown
 from winnow.spec import KINDS, Choice, Fixed, IntUniform, LogUniform, SweepSpec, Uniform
 from winnow.types import FieldError
 
 M = TypeVar("M", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+LONGEST_KEY = 200
+LONGEST_MESSAGE = 1000
 
 _PARAMETER_KINDS: dict[str, type[BaseModel]] = {
     "uniform": Uniform,
@@ -42,10 +46,10 @@ _PATTERNS = {
     "base_url": "give an address that begins with http:// or https://",
     # What was given is not repeated: it may be the key itself.
     "api_key_env": "give the name of an environment variable, such as JUDGE_API_KEY",
-    "name": "holds a slash, line breaks or control characters; use plain text in one line",
+    "name": "holds a slash, < or >, line breaks or control characters; use plain text in one line",
     "project": "give the name of a project: small letters, digits, dots and dashes, at most 32",
     "id": "give it a name of small letters, digits, dots and dashes, at most 32 of them",
-    "": "holds line breaks or control characters; use plain text in one line",
+    "": "holds < or >, line breaks or control characters; use plain text in one line",
 }
 _PREFIX = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
 
@@ -72,6 +76,8 @@ def explain(
     """One entry a fault, by pointer; several faults of one value that mean the same are merged."""
     found: dict[tuple[str, str], FieldError] = {}
     for item in error.errors(include_url=False):
+        if len(found) >= MOST_ERRORS:
+            break
         kind, context = item["type"], item.get("ctx") or {}
         location = _location(item["loc"])
         if kind.endswith("_type") and location and _is_scalar_slot(location):
@@ -83,18 +89,25 @@ def explain(
             continue  # its items were refused, each with an error of its own
         else:
             at, message = location, _sentence(item, location, context, root)
+        at, message = _within_bounds(at), shown(message, LONGEST_MESSAGE)
         where = pointer(*at)
         found.setdefault((where, message), FieldError(pointer=where, message=message))
     return list(found.values())
 
 
+def _within_bounds(at: Location) -> Location:
+    """Without keys that nobody would read."""
+    for i, part in enumerate(at):
+        if len(str(part)) > LONGEST_KEY:
+            return at[:i]
+    return at
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` or nothing."""
+    word = word[:SHOWN]
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
-
-
-Location = tuple[int | str, ...]
 
 
 def _sentence(
@@ -106,9 +119,8 @@ def _sentence(
     match kind:
         case "extra_forbidden":
             known = _known_keys(root, at[:-1], tag)
-            return f"unknown key '{at[-1]}'{did_you_mean(str(at[-1]), known) or ';'} known: " + (
-                ", ".join(known)
-            )
+            hint = did_you_mean(str(at[-1]), known) or ";"
+            return f"unknown key '{shown(str(at[-1]))}'{hint} known: {', '.join(known)}"
         case "missing" if at and at[-1] in (0, 1):
             return "give two numbers: [low, high]"
         case "missing":
@@ -167,7 +179,9 @@ def _show(value: Any) -> str:
             return f"the text '{value[:40]}{'…' if len(value) > 40 else ''}'"
         case dict():
             return (
-                f"a mapping with the keys {', '.join(map(str, list(value)[:5]))}" if value else "{}"
+                f"a mapping with the keys {', '.join(shown(str(k)) for k in list(value)[:5])}"
+                if value
+                else "{}"
             )
         case list() | tuple():
             return f"a list of {len(value)}"

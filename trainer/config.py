@@ -25,7 +25,7 @@ Split = Literal["eval", "test", "general"]
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^/<>\x00-\x1f]+$")]
 REVISION = r"^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$"
 """A commit, branch or tag of the hub, or a digest of code."""
 
@@ -90,7 +90,7 @@ class Extract(Strict):
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"pattern is not a regular expression: {error}") from None
         return self
 

@@ -2,11 +2,13 @@
 
 YAML is read by the core schema of YAML 1.2, so `1e-6` is a number and `no` is a word. Refused,
 with the line: repeated keys, aliases that blow up, deep nesting, tags that make objects. Refused
-with a JSON pointer: NaN, infinities, and text that a database cannot hold.
+with a JSON pointer: NaN, infinities, text that a database cannot hold, and characters that make
+text look like another one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -22,10 +24,19 @@ from winnow.types import FieldError
 MAX_BYTES = 256 * 1024
 """Largest sweep file. The examples take about 2 kB."""
 MAX_DEPTH = 24
-MAX_NODES = 50_000
+MAX_NODES = 10_000
 """Largest number of values in a document after its aliases are expanded."""
+_UNSEEN = re.compile(
+    "[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+"""Control characters but for tab and line breaks, and those that turn the direction of text."""
+SHOWN = 80
+"""Characters of what somebody wrote that a message repeats."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 DATA_FILE = re.compile(r".*\.(jsonl|json|parquet|csv|txt|gz|zst|zip)")
+LARGEST = 2**63 - 1
+MOST_ERRORS = 50
+"""Faults of a document that are told at once."""
 SETS = ("train", "eval", "test", "general")
 """The lists of data sets in a sweep's `data`."""
 
@@ -78,6 +89,8 @@ def parse_yaml(data: bytes | str) -> Any:
         raise DocumentError(
             f"not YAML: the character at position {error.position} is not allowed in text"
         ) from None
+    except (ValueError, OverflowError) as error:  # a number of thousands of digits, somewhere
+        raise DocumentError(f"not YAML: {shown(str(error))}") from None
     refuse_unstorable(document)
     return document
 
@@ -93,7 +106,7 @@ def parse_json(data: bytes | str) -> Any:
         raise DocumentError(f"nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
         raise DocumentError(
-            f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+            f"not JSON: {shown(error.msg)} in line {error.lineno}, column {error.colno}"
         ) from None
     except ValueError as error:  # a whole number of thousands of digits
         raise DocumentError(f"not JSON: {error}") from None
@@ -131,7 +144,8 @@ def resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def refuse_unstorable(document: Any) -> None:
     """Raise DocumentError for NaN, infinities, NUL, lone surrogates, or too deep a nesting."""
-    errors = [FieldError(pointer=p, message=m) for p, m in _unstorable(document, "", 0)]
+    found = itertools.islice(_unstorable(document, "", 0), MOST_ERRORS)
+    errors = [FieldError(pointer=p, message=m) for p, m in found]
     if errors:
         raise DocumentError(errors[0].message, errors)
 
@@ -139,6 +153,11 @@ def refuse_unstorable(document: Any) -> None:
 def pointer(*parts: str | int) -> str:
     """A JSON pointer (RFC 6901): pointer("space", "a/b", 0) is "/space/a~1b/0"."""
     return "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in parts)
+
+
+def shown(text: str, most: int = SHOWN) -> str:
+    """What somebody wrote, cut short."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _load(path: Path) -> Any:
@@ -162,11 +181,19 @@ def _unstorable(value: Any, at: str, depth: int) -> Iterator[tuple[str, str]]:
         yield at, f"nested deeper than {MAX_DEPTH} levels"
     elif isinstance(value, float) and not math.isfinite(value):
         yield at, f"{value} is not a number that can be used here; give a finite number"
+    elif isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+        yield at, "is a whole number that is too large to be used (beyond 2^63)"
     elif isinstance(value, str):
         if "\0" in value:
             yield at, "contains a NUL character; remove it"
         elif any("\ud800" <= c <= "\udfff" for c in value):
             yield at, "contains half of a surrogate pair; write the character as UTF-8"
+        elif unseen := _UNSEEN.search(value):
+            code = f"U+{ord(unseen[0]):04X}"
+            yield (
+                at,
+                f"contains {code}, a character that isn't seen or turns text around; remove it",
+            )
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _unstorable(key, at, depth + 1)
@@ -218,7 +245,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise DocumentError(f"the key '{key}' is given twice; keep one")
+            raise DocumentError(f"the key '{shown(key)}' is given twice; keep one")
         found[key] = value
     return found
 
@@ -244,11 +271,15 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
+        self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self._depth += 1
+        self._nodes += 1
         if self._depth > MAX_DEPTH:
             raise DocumentError(f"nested deeper than {MAX_DEPTH} levels")
+        if self._nodes > MAX_NODES:
+            raise DocumentError(f"holds more than {MAX_NODES:,} values; a sweep file is smaller")
         event = self.peek_event()
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(
@@ -307,7 +338,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
         key = key_node.value
         if key in found:
             raise yaml.MarkedYAMLError(
-                None, None, f"the key '{key}' is given twice; keep one", key_node.start_mark
+                None, None, f"the key '{shown(key)}' is given twice; keep one", key_node.start_mark
             )
         found[key] = loader.construct_object(value_node, deep=True)
     return found
@@ -337,7 +368,7 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
 def _yaml_message(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    return f"YAML: {error.problem or error.context}{place}"
+    return f"YAML: {shown(str(error.problem or error.context), 300)}{place}"
 
 
 _TAG = "tag:yaml.org,2002:"

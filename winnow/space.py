@@ -58,6 +58,8 @@ def _check_bounds(kind: str, low: float, high: float, step: float | None) -> Non
             f"{kind}: [{low:g}, {high:g}] is empty; write the smaller number first, "
             "or give a single value to fix the parameter"
         )
+    if step is not None and (low + step == low or high - step == high):
+        raise ValueError(f"{kind}: step {step:g} is too small to tell values apart; leave it out")
     if step is not None and step > high - low:
         raise ValueError(f"{kind}: step {step:g} is larger than the range {high - low:g}")
 

@@ -243,7 +243,7 @@ class Checkpoints(Strict):
 class SweepSpec(Strict):
     """A sweep, as the user wrote it."""
 
-    name: str = Field(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]*$")
+    name: str = Field(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f<>]*$")
     project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")
     model: str = Field(min_length=1, max_length=4096)
     model_revision: str | None = Field(default=None, pattern=REVISION, max_length=64)

@@ -21,7 +21,7 @@ from winnow.space import Strict
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^/<>\x00-\x1f]+$")]
 
 
 def _tokens_or_auto(value: Any) -> int | Literal["auto"]:
@@ -93,7 +93,7 @@ class Extract(Strict):
         if self.pattern is not None:
             try:
                 re.compile(self.pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"pattern: is not a regular expression: {error}") from None
         return self
 
@@ -101,7 +101,7 @@ class Extract(Strict):
 class EvalFile(Source):
     """Data to judge on. `name` defaults to the file's stem, or the end of the hub id."""
 
-    name: str = Field(default="", max_length=64, pattern=r"^[^/\x00-\x1f]*$")
+    name: str = Field(default="", max_length=64, pattern=r"^[^/<>\x00-\x1f]*$")
     extract: Extract = Extract()
 
     @model_validator(mode="after")
