@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Each does all its own set-up.
 #
 #   make demo [ARGS=--keep]    a real sweep on a tiny model, from nothing
-#   make test [JOBS=2]         all checks and tests
+#   make test [JOBS=3]         all checks and tests
 #   make faults                everything that is broken on purpose (about an hour), and
 #                              docs/reliability.md
 #   TORCH=cpu|cuda             which PyTorch to install (default: what this machine has)
@@ -13,7 +13,7 @@ TORCH ?= auto
 TORCH_INDEX ?=
 ARGS ?=
 PYTEST_ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 
 BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
