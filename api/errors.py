@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from orchestrator.errors import Conflict, InvalidSweep, NotFound, StoreUnavailable
+from orchestrator.redaction import clean
 from winnow.errors import DocumentError
 from winnow.load import pointer
 from winnow.types import FieldError, Problem
@@ -26,12 +27,16 @@ TITLES = {
     403: "Not allowed",
     404: "Not found",
     405: "This address does not take that method",
+    408: "The request came too slowly",
     409: "Not possible any more",
+    410: "Not there any more",
     412: "It has changed",
     413: "The request is too large",
+    414: "The address is too long",
     415: "The content type is not supported",
     422: "The sweep cannot run as written",
     429: "Too many requests",
+    431: "The request's headers are too long",
     500: "The server failed",
     503: "The server is not ready",
 }
@@ -63,8 +68,8 @@ class ProblemError(Exception):
             type=f"urn:winnow:problem:{self.kind}",
             title=self.title,
             status=self.status,
-            detail=self.detail,
-            errors=self.errors,
+            detail=clean(self.detail),
+            errors=[e.model_copy(update={"message": clean(e.message)}) for e in self.errors],
             request_id=request_id,
         )
         return Response(

@@ -127,6 +127,8 @@ def _sentence(
             return f"is missing; {_NEEDED.get(pointer(*at), 'give it a value')}"
         case "too_short" | "string_too_short":
             return f"is empty; {_NEEDED.get(pointer(*at), 'give at least one value')}"
+        case "too_long" if context.get("max_length", 2) != 2:
+            return f"holds more than {context['max_length']:,} entries; leave some out"
         case "too_long":
             return f"give two numbers: [low, high], {got}"
         case "string_too_long":

@@ -17,10 +17,29 @@ SHORTEST = 6
 _FORMS = (
     re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
     re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"),
-    re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/=-]{8,}"),
-    re.compile(r"(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"),
+    re.compile(r"\bwnw_[A-Za-z0-9_-]{8,}"),
+    re.compile(r"\bwhsec_[A-Za-z0-9+/=_-]{8,}"),
+    re.compile(r"\bgh[pousr]_[A-Za-z0-9]{16,}|\bgithub_pat_[A-Za-z0-9_]{16,}"),
+    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+    re.compile(r"(?<=[Bb]earer )(?!\[secret\])[A-Za-z0-9._~+/=-]{8,}"),
+    re.compile(r"(?<=uthorization: [Bb]asic )[A-Za-z0-9+/]{4,}={0,2}"),
+    re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"),
+    re.compile(
+        r"(?P<kept>[?&](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature"
+        r"|Credential)|Signature|sig|token|access_token|api_key|key|password)=)[^\s&\"'<>#]+",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?P<kept>[\"'](?:password|passwd|secret|token|api_key|access_key)[\"']\s*:\s*[\"'])"
+        r"[^\"']+",
+        re.IGNORECASE,
+    ),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*KEY-----|\Z)"),
 )
-"""What secrets look like: tokens of the hub, keys of OpenAI, any bearer token, user:password."""
+"""What secrets look like: tokens of the hub, keys of OpenAI, tokens and webhooks' secrets of
+winnow, GitHub's, AWS's, JWTs, bearer and basic headers, user:password, signed addresses, members of
+that name in JSON, private keys."""
 
 _known: set[str] = set()
 
@@ -35,8 +54,12 @@ def clean(text: str) -> str:
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MASK)
     for form in _FORMS:
-        text = form.sub(MASK, text)
+        text = form.sub(_masked, text)
     return text
+
+
+def _masked(found: re.Match[str]) -> str:
+    return (found.groupdict().get("kept") or "") + MASK
 
 
 def clean_values(value: Any) -> Any:

@@ -114,7 +114,7 @@ class IntUniform(Conditional):
 class Choice(Conditional):
     """One of the listed values."""
 
-    choice: tuple[Scalar, ...] = Field(min_length=1)
+    choice: tuple[Scalar, ...] = Field(min_length=1, max_length=10_000)
 
     @model_validator(mode="after")
     def _distinct(self) -> Choice:

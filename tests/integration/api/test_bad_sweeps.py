@@ -457,7 +457,7 @@ def test_a_body_of_more_than_a_megabyte_is_refused_also_if_its_size_is_not_decla
         ("GET", "/v1/sweeps/nope/stream", 404),
         ("GET", "/v1/trials/nope", 404),
         ("POST", "/v1/trials/nope:stop", 404),
-        ("GET", "/v1/sweeps/%00", 422),
+        ("GET", "/v1/sweeps/%00", 404),
         ("GET", "/v1/sweeps?limit=0", 422),
         ("GET", "/v1/sweeps?limit=x", 422),
         ("GET", "/v1/sweeps?cursor=zz", 404),
@@ -475,4 +475,4 @@ def test_every_other_mistake_is_a_problem_too(
 
 
 def test_a_wrong_method_is_answered_with_the_right_ones(strict_api: Api) -> None:
-    assert strict_api.http.delete("/v1/sweeps").headers["allow"] == "GET, POST"
+    assert strict_api.http.delete("/v1/sweeps").headers["allow"] == "GET, HEAD, OPTIONS, POST"

@@ -26,6 +26,23 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
         ("key sk-proj-ABCDEFGHIJKLMNOP failed", f"key {MASK} failed"),
         ("Authorization: Bearer abc.def-ghi_jkl", f"Authorization: Bearer {MASK}"),
         ("http://ann:pw@proxy.example:3128/x", f"http://{MASK}@proxy.example:3128/x"),
+        (
+            "postgresql://u:pw@db.example/winnow failed",
+            f"postgresql://{MASK}@db.example/winnow failed",
+        ),
+        ("redis://:pw@cache.example", f"redis://{MASK}@cache.example"),
+        ("the token wnw_AbCdEfGh1234567890 has ended", f"the token {MASK} has ended"),
+        ("signed with whsec_MfKQ9r8GKYqrTwjU", f"signed with {MASK}"),
+        ("Authorization: Basic dXNlcjpwYXNz", f"Authorization: Basic {MASK}"),
+        (
+            "GET https://b.s3.example/x?X-Amz-Signature=abcdef0123&X-Amz-Expires=60",
+            f"GET https://b.s3.example/x?X-Amz-Signature={MASK}&X-Amz-Expires=60",
+        ),
+        ("https://x.blob.example/c?sv=1&sig=a%2Fb%3D", f"https://x.blob.example/c?sv=1&sig={MASK}"),
+        ('{"password": "madeup pass"}', f'{{"password": "{MASK}"}}'),
+        ("key AKIAABCDEFGHIJKLMNOP", f"key {MASK}"),
+        ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl ended", f"{MASK} ended"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----!", f"{MASK}!"),
     ],
 )
 def test_known_secrets_and_what_looks_like_one_are_masked(text: str, expected: str) -> None:
@@ -40,6 +57,11 @@ def test_known_secrets_and_what_looks_like_one_are_masked(text: str, expected: s
         "see https://hub.example/org/name@main and mail ann@example.org",
         "/data/sk-learn/file.jsonl",
         "the bearer of bad news",
+        "basic authentication is not supported",
+        "see https://hub.example/x?revision=main&page=2",
+        "eyJ is how a JWT begins",
+        "tokens: 12,345; the token ended the text",
+        "wnw_ is what tokens begin with",
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
