@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 from fastapi.testclient import TestClient
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
 from api.exposition import FleetCollector
 from api.routers import health
-from orchestrator.observe import catalogue
+from orchestrator.observe import catalogue, traces
 from orchestrator.observe.catalogue import METRICS
 from orchestrator.observe.logs import Json
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from tests.fixtures.studies import Studies
-from tests.integration.api.conftest import Api
+from tests.integration.api.conftest import Api, LiveServer, good_sweep
 
 Samples = dict[tuple[str, ...], float]
 
@@ -238,3 +240,49 @@ def test_each_request_is_one_line_with_its_id_and_who_asked(
     assert "nosuch%0Aforged" in str(line["message"])
     assert "in-the-query" not in json.dumps(line)
     assert api.token not in json.dumps(line)
+
+
+def test_a_live_stream_is_counted_while_it_is_open(live: LiveServer, live_store: Store) -> None:
+    sweep = live_store.create_sweep(good_sweep(), 4, "tiny")
+    headers = {"Authorization": f"Bearer {live.token}"}
+    with httpx2.Client(base_url=live.url, headers=headers, trust_env=False) as http:
+
+        def streams() -> str:
+            text = http.get("/v1/prometheus").text
+            return next(s for s in text.splitlines() if s.startswith(catalogue.HTTP_STREAMS))
+
+        with http.stream("GET", f"/v1/sweeps/{sweep.id}/stream") as response:
+            assert response.status_code == 200, response.read()
+            chunks = response.iter_bytes()
+            next(chunks)
+            assert streams().endswith(" 1.0")
+        deadline = time.monotonic() + 30
+        while not streams().endswith(" 0.0"):
+            assert time.monotonic() < deadline, "the stream is counted after its end"
+            time.sleep(0.05)
+        text = http.get("/v1/prometheus").text
+    of_streams = 'method="GET",route="/v1/sweeps/{sweep_id}/stream"'
+    assert f"{catalogue.HTTP_SECONDS}_count{{{of_streams}}} 1.0" in text
+
+
+def test_a_request_that_makes_a_sweep_links_to_the_sweeps_trace(api: Api) -> None:
+    exporter = InMemorySpanExporter()
+    traces.set_up("api", None, exporter)
+    try:
+        made = api.post(good_sweep())
+        assert made.status_code == 201, made.text
+        traces.of_sweep(made.json()["id"])
+        with traces.span("of the driver"):
+            pass
+    finally:
+        traces.tear_down()
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    request, of_driver = spans["POST /v1/sweeps"], spans["of the driver"]
+    assert request.attributes is not None
+    assert request.context is not None
+    assert of_driver.context is not None
+    assert request.attributes["http.response.status_code"] == 201
+    assert request.attributes["winnow.request"] == made.headers["x-request-id"]
+    assert [link.context.trace_id for link in request.links] == [of_driver.context.trace_id]
+    of_request = {s.name for s in spans.values() if s.context.trace_id == request.context.trace_id}
+    assert "db.write" in of_request

@@ -62,7 +62,8 @@ def running(eventually: Callable[..., None]) -> Iterator[Running]:
     eventually(listens)
     yield Running(f"http://127.0.0.1:{port}/", process)
     process.kill()
-    process.communicate()
+    if process.stdout is not None and not process.stdout.closed:
+        process.communicate()
 
 
 def test_the_receiver_takes_what_is_signed_and_tells_it_once(running: Running) -> None:
