@@ -65,9 +65,9 @@ def added(first: Read, second: Read) -> Figures:
         for labels, value in series.items():
             before = known.get(labels)
             if isinstance(value, list):
-                fits = isinstance(before, list) and len(before) == len(value)
-                pairs = zip(before if fits else [0] * len(value), value, strict=True)
-                known[labels] = [a + b for a, b in pairs]
+                if not isinstance(before, list) or len(before) != len(value):
+                    before = [0] * len(value)
+                known[labels] = [a + b for a, b in zip(before, value, strict=True)]
             else:
                 known[labels] = value + (before if isinstance(before, int | float) else 0)
     return total

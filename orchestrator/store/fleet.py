@@ -79,7 +79,7 @@ class FleetReader:
         with self._db.read() as session:
             queued = session.first(
                 select(
-                    func.count().label("count"),
+                    func.count().label("many"),
                     func.max(seconds_since(sweeps.c.created_at)).label("oldest"),
                 ).where(sweeps.c.state == SweepState.QUEUED)
             )
@@ -113,7 +113,7 @@ class FleetReader:
                 gpu_hours=_bounded(gpu),
                 worker_hours=_bounded(held),
                 cost=_bounded(cost),
-                queue=queued.count if queued is not None else 0,
+                queue=queued.many if queued is not None else 0,
                 queue_oldest=max(0.0, (queued.oldest if queued is not None else None) or 0.0),
                 drivers=session.scalar(select(func.count()).select_from(sweeps).where(driven)),
                 slots=session.scalar(select(func.sum(sweeps.c.slots))) or 0,
@@ -160,7 +160,7 @@ def _trials(session: ReadSession) -> dict[tuple[str, ...], float]:
         .join(sweeps, sweeps.c.id == a_sweep.c.sweep_id)
         .group_by(sweeps.c.project_id, a_sweep.c.state)
     )
-    return {(row[0], row[1]): float(row[2]) for row in session.rows(query)}
+    return {(p, state): float(many) for p, state, many in map(tuple, session.rows(query))}
 
 
 def _ends(session: ReadSession) -> dict[tuple[str, ...], float]:

@@ -97,7 +97,7 @@ class Sender:
 
     def _post(self, url: str, message: Message) -> Outcome:
         body = message.body.encode()
-        headers = {
+        headers: dict[str | bytes, str | bytes] = {
             "content-type": "application/json",
             "user-agent": f"winnow/{__version__} (webhooks)",
             "accept-encoding": "identity",

@@ -284,5 +284,6 @@ def test_a_request_that_makes_a_sweep_links_to_the_sweeps_trace(api: Api) -> Non
     assert request.attributes["http.response.status_code"] == 201
     assert request.attributes["winnow.request"] == made.headers["x-request-id"]
     assert [link.context.trace_id for link in request.links] == [of_driver.context.trace_id]
-    of_request = {s.name for s in spans.values() if s.context.trace_id == request.context.trace_id}
+    trace = request.context.trace_id
+    of_request = {n for n, s in spans.items() if s.context and s.context.trace_id == trace}
     assert "db.write" in of_request
