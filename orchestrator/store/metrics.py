@@ -40,34 +40,55 @@ def insert_steps(
     if not steps:
         return
     rows = [
-        {
-            "trial_id": trial_id,
-            "attempt": attempt,
-            "step": s.step,
-            "samples": s.samples,
-            "tokens": s.tokens,
-            "loss": finite_or_none(s.loss),
-            "grad_norm": finite_or_none(s.grad_norm),
-            "learning_rate": s.learning_rate,
-            "seconds": s.seconds,
-            "memory": s.memory,
-            "batch_samples": s.batch_samples,
-            "input_tokens": s.input_tokens,
-            "padding": s.padding,
-            "data_wait": s.data_wait,
-            "mfu": finite_or_none(s.mfu),
-            "grad_sq": finite_or_none(s.grad_sq),
-            "noise": finite_or_none(s.noise),
-        }
+        (
+            trial_id,
+            attempt,
+            s.step,
+            s.samples,
+            s.tokens,
+            finite_or_none(s.loss),
+            finite_or_none(s.grad_norm),
+            s.learning_rate,
+            s.seconds,
+            s.memory,
+            s.batch_samples,
+            s.input_tokens,
+            s.padding,
+            s.data_wait,
+            finite_or_none(s.mfu),
+            finite_or_none(s.grad_sq),
+            finite_or_none(s.noise),
+        )
         for s in steps
     ]
     try:
-        session.execute(insert(metrics), rows)
+        session.insert_rows(metrics, _STEP, rows)
     except IntegrityError as error:
         raise Conflict(
             f"Trial {trial_id}: a step between {steps[0].step} and {steps[-1].step} "
             f"is already stored; attempt {attempt} must not report it again."
         ) from error
+
+
+_STEP = (
+    "trial_id",
+    "attempt",
+    "step",
+    "samples",
+    "tokens",
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "seconds",
+    "memory",
+    "batch_samples",
+    "input_tokens",
+    "padding",
+    "data_wait",
+    "mfu",
+    "grad_sq",
+    "noise",
+)
 
 
 def insert_evaluations(
