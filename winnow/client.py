@@ -15,15 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from winnow.code import AllowedCode
-from winnow.errors import ApiError, ServerNotFound, WinnowError
+from winnow.connection import parse, raise_for_problem
+from winnow.errors import ServerNotFound, WinnowError
+from winnow.files import Files
 from winnow.load import load_sweep_file, resolve_paths
-from winnow.settings import ClientSettings, is_loopback
 from winnow.spec import SchedulerSpec, SweepSpec
 from winnow.types import (
     AuditEntry,
@@ -34,7 +35,6 @@ from winnow.types import (
     Health,
     Metrics,
     Page,
-    Problem,
     Project,
     Quota,
     Recipe,
@@ -46,8 +46,6 @@ from winnow.types import (
 )
 from winnow.validation import Validation
 from winnow.webhook_calls import WebhookCalls
-
-M = TypeVar("M", bound=BaseModel)
 
 SUBMIT_TIMEOUT = 300.0
 """Seconds. Before it accepts a sweep, the server opens its data and its model."""
@@ -74,29 +72,20 @@ class Update:
     sweep: Sweep | None = None
 
 
-class Client:
+class Client(Files):
     """A connection to a winnow server.
 
     `url` and `token` default to `WINNOW_URL` and `WINNOW_TOKEN`, then to the server that
     `winnow up` runs on this machine. Methods raise ApiError if the server refuses, with its
-    reason, and ServerNotFound if none answers.
+    reason, and ServerNotFound if none answers. What fails on its way is sent again, and takes
+    effect once.
     """
 
     def __init__(
         self, url: str | None = None, token: str | None = None, *, timeout: float = 30.0
     ) -> None:
-        self.url, token = ClientSettings().find_server(url, token)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx2.Client(
-            base_url=self.url,
-            headers=headers,
-            timeout=timeout,
-            trust_env=not is_loopback(self.url),
-        )
-        self.webhooks = WebhookCalls(self._request, self._pages, _parse)
-
-    def close(self) -> None:
-        self._http.close()
+        super().__init__(url, token, timeout=timeout)
+        self.webhooks = WebhookCalls(self._request, self._pages, parse)
 
     def __enter__(self) -> Client:
         return self
@@ -115,13 +104,13 @@ class Client:
         """
         body = _body(sweep)
         response = self._request("POST", "/v1/sweeps", json=body, timeout=SUBMIT_TIMEOUT)
-        return _parse(Sweep, response)
+        return parse(Sweep, response)
 
     def validate(self, sweep: SweepSpec | Mapping[str, Any] | str | Path) -> Validation:
         """Check a sweep as `submit` does, without starting it: what it would take, what is odd."""
         body = _body(sweep)
         response = self._request("POST", "/v1/sweeps:validate", json=body, timeout=SUBMIT_TIMEOUT)
-        return _parse(Validation, response)
+        return parse(Validation, response)
 
     def allowed_code(self) -> Iterator[AllowedCode]:
         """Models whose own code may run, each at one revision."""
@@ -130,7 +119,7 @@ class Client:
     def allow_code(self, model: str, revision: str | None = None) -> AllowedCode:
         """Let a model's own code run. Of a folder, the revision is taken now if it is left out."""
         body = {"model": model, "revision": revision}
-        return _parse(AllowedCode, self._request("PUT", "/v1/allowed-code", json=body))
+        return parse(AllowedCode, self._request("PUT", "/v1/allowed-code", json=body))
 
     def revoke_code(self, model: str, revision: str) -> None:
         wanted = {"model": model, "revision": revision}
@@ -162,7 +151,7 @@ class Client:
             scheduler = scheduler.model_dump(mode="json", exclude_unset=True)
         body = {"scheduler": dict(scheduler), "seed": seed, "workers": workers}
         path = f"/v1/sweeps/{sweep_id}:replay"
-        return _parse(Replay, self._request("POST", path, json=body, timeout=REPLAY_TIMEOUT))
+        return parse(Replay, self._request("POST", path, json=body, timeout=REPLAY_TIMEOUT))
 
     def trials(self, sweep_id: str) -> list[Trial]:
         return list(self._pages(Trial, f"/v1/sweeps/{sweep_id}/trials"))
@@ -255,7 +244,7 @@ class Client:
         many = [params] if isinstance(params, Mapping) else params
         body = {"params": [dict(one) for one in many]}
         response = self._request("POST", f"/v1/sweeps/{sweep_id}:add", json=body)
-        return cast("Page[Command]", _parse(Page[Command], response)).items
+        return cast("Page[Command]", parse(Page[Command], response)).items
 
     def extend(self, sweep_id: str, trials: int) -> Command:
         """Ask for more trials from the sampler. An ended sweep goes on."""
@@ -305,12 +294,12 @@ class Client:
         self, name: str, quota: Quota | None = None, *, weight: float = 1.0
     ) -> Project:
         body = {"id": name, "quota": (quota or Quota()).model_dump(), "weight": weight}
-        return _parse(Project, self._request("POST", "/v1/projects", json=body))
+        return parse(Project, self._request("POST", "/v1/projects", json=body))
 
     def change_project(self, name: str, quota: Quota, *, weight: float = 1.0) -> Project:
         """Replace a project's quota and weight."""
         body = {"quota": quota.model_dump(), "weight": weight}
-        return _parse(Project, self._request("PUT", f"/v1/projects/{name}", json=body))
+        return parse(Project, self._request("PUT", f"/v1/projects/{name}", json=body))
 
     # --- tokens and the audit log ---------------------------------------------------------------
 
@@ -340,7 +329,7 @@ class Client:
         body: dict[str, Any] = {"name": name, "scopes": list(scopes), "project": project}
         if expires_in != "default":
             body["expires_in"] = expires_in
-        return _parse(TokenSecret, self._request("POST", "/v1/tokens", json=body))
+        return parse(TokenSecret, self._request("POST", "/v1/tokens", json=body))
 
     def rotate_token(
         self, token_id: int, *, grace_seconds: int = 3600, expires_in: int | None = None
@@ -350,13 +339,11 @@ class Client:
         `expires_in`: it now ends so many seconds from now.
         """
         body = {"grace_seconds": grace_seconds, "expires_in": expires_in}
-        return _parse(
-            TokenSecret, self._request("POST", f"/v1/tokens/{token_id}:rotate", json=body)
-        )
+        return parse(TokenSecret, self._request("POST", f"/v1/tokens/{token_id}:rotate", json=body))
 
     def revoke_token(self, token_id: int) -> Token:
         """End a token, at once and for good."""
-        return _parse(Token, self._request("DELETE", f"/v1/tokens/{token_id}"))
+        return parse(Token, self._request("DELETE", f"/v1/tokens/{token_id}"))
 
     def audit(
         self,
@@ -379,7 +366,7 @@ class Client:
         """A trial's id is its sweep's, a dash and its number."""
         what = "trials" if "-" in id else "sweeps"
         options = {} if body is None else {"json": body}
-        return _parse(Command, self._request("POST", f"/v1/{what}/{id}:{action}", **options))
+        return parse(Command, self._request("POST", f"/v1/{what}/{id}:{action}", **options))
 
     def watch(self, sweep_id: str, after: int = 0, *, patience: float = 60.0) -> Iterator[Update]:
         """Follow a sweep live until it ends; events start after the id `after`.
@@ -423,38 +410,8 @@ class Client:
                 raise ServerNotFound(f"the server answers {response.status_code}")
             if response.is_error:
                 response.read()
-                _raise_for_problem(response)
+                raise_for_problem(response)
             yield from httpx2.EventSource(response, max_event_size=None)
-
-    def _get(self, model: type[M], path: str, params: dict[str, Any] | None = None) -> M:
-        return _parse(model, self._request("GET", path, params=params))
-
-    def _pages(
-        self, model: type[M], path: str, params: dict[str, Any] | None = None
-    ) -> Iterator[M]:
-        params = dict(params or {})
-        while True:
-            response = self._request("GET", path, params=params)
-            page = cast("Page[M]", _parse(Page[model], response))
-            yield from page.items
-            if page.next is None:
-                return
-            params["cursor"] = page.next
-
-    def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx2.TimeoutException:
-            raise ServerNotFound(
-                f"the winnow server at {self.url} did not answer in time"
-            ) from None
-        except httpx2.TransportError as error:
-            raise ServerNotFound(
-                f"no winnow server answers at {self.url} ({error}). Is `winnow up` running?"
-            ) from None
-        if response.is_error:
-            _raise_for_problem(response)
-        return response
 
 
 def _body(sweep: SweepSpec | Mapping[str, Any] | str | Path) -> dict[str, Any]:
@@ -463,29 +420,6 @@ def _body(sweep: SweepSpec | Mapping[str, Any] | str | Path) -> dict[str, Any]:
     if isinstance(sweep, SweepSpec):
         return resolve_paths(sweep.model_dump(mode="json", exclude_unset=True), Path.cwd())
     return resolve_paths(dict(sweep), Path.cwd())
-
-
-def _raise_for_problem(response: httpx2.Response) -> None:
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        problem = Problem(
-            type="about:blank",
-            title=f"{response.status_code} {response.reason_phrase}",
-            status=response.status_code,
-            detail=f"{response.url} does not answer as a winnow server does; check the address",
-        )
-    raise ApiError(problem)
-
-
-def _parse(model: type[M], response: httpx2.Response) -> M:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError:
-        raise WinnowError(
-            f"{response.url} did not answer as a winnow server of this version does; "
-            "compare `winnow --version` here and there"
-        ) from None
 
 
 class _Progress(BaseModel):

@@ -51,4 +51,5 @@ def list_schedulers() -> Page[SchedulerInfo]:
 
 @router.get("/schedulers/{name}", dependencies=[READ])
 def get_scheduler(name: Annotated[str, Path(pattern=r"^[a-z0-9-]{1,32}$")]) -> SchedulerInfo:
+    """One of them."""
     return rules.get(name)

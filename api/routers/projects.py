@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response, status
+from fastapi import APIRouter, Path, Query, Response, status
 
 from api.access import OPERATE, Reader
 from api.changes import parse
 from api.documents import Document, takes
+from api.idempotency import OnceOf, creates
+from api.pages import Limit, page
 from api.services import StoreOf
 from orchestrator.errors import NotFound
 from orchestrator.store import Store
@@ -21,13 +23,20 @@ ProjectId = Annotated[str, Path(pattern=PROJECT_NAME)]
 
 
 @router.get("")
-def list_projects(store: StoreOf, who: Reader) -> Page[Project]:
+def list_projects(
+    store: StoreOf,
+    who: Reader,
+    limit: Limit = 500,
+    cursor: Annotated[str | None, Query(pattern=PROJECT_NAME)] = None,
+) -> Page[Project]:
     """All projects by name, each with its quota and what its sweeps use."""
-    return Page[Project](items=[p for p in store.projects() if who.sees(p.id)])
+    found = [p for p in store.projects() if who.sees(p.id) and (cursor is None or p.id > cursor)]
+    return page(found, limit, Page[Project])
 
 
 @router.get("/{project_id}")
 def get_project(project_id: ProjectId, store: StoreOf, who: Reader) -> Project:
+    """A project, with its quota and what its sweeps use."""
     if not who.sees(project_id):
         raise NotFound("project", project_id)
     return _found(store, project_id)
@@ -39,20 +48,24 @@ def get_project(project_id: ProjectId, store: StoreOf, who: Reader) -> Project:
     dependencies=[OPERATE],
     openapi_extra=takes(NewProject),
 )
-def create_project(document: Document, response: Response, store: StoreOf) -> Project:
+def create_project(document: Document, response: Response, store: StoreOf, once: OnceOf) -> Project:
     """409 if there is one of that name."""
     wanted = parse(NewProject, document)
-    store.add_project(wanted.id, wanted.quota.quota(), wanted.weight)
+    made = store.add_project(
+        wanted.id,
+        wanted.quota.quota(),
+        wanted.weight,
+        once=creates(once, "/v1/projects/{id}"),
+    )
     response.headers["Location"] = f"/v1/projects/{wanted.id}"
-    return _found(store, wanted.id)
+    return made
 
 
 @router.put("/{project_id}", dependencies=[OPERATE], openapi_extra=takes(ProjectChange))
 def change_project(project_id: ProjectId, document: Document, store: StoreOf) -> Project:
     """Replace quota and weight: what is left out has no limit, and weight 1."""
     wanted = parse(ProjectChange, document)
-    store.change_project(project_id, wanted.quota.quota(), wanted.weight)
-    return _found(store, project_id)
+    return store.change_project(project_id, wanted.quota.quota(), wanted.weight)
 
 
 def _found(store: Store, project_id: str) -> Project:

@@ -21,4 +21,5 @@ def list_recipes() -> Page[Recipe]:
 
 @router.get("/{name}", dependencies=[READ])
 def get_recipe(name: Annotated[str, Path(pattern=r"^[a-z0-9+-]{1,32}$")]) -> Recipe:
+    """One recipe."""
     return recipes.get(name)

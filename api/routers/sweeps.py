@@ -90,6 +90,7 @@ def list_sweeps(
 
 @router.get("/{sweep_id:id}", dependencies=[READ])
 def get_sweep(sweep_id: SweepId, store: StoreOf) -> Sweep:
+    """A sweep, with where it stands."""
     return store.get_sweep(sweep_id)
 
 

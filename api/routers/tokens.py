@@ -45,6 +45,7 @@ def get_own_token(store: StoreOf, who: Reader) -> Token:
 
 @router.get("/{token_id:int}")
 def get_token(token_id: TokenId, store: StoreOf, who: Admin) -> Token:
+    """A token, without its text."""
     return store.access.token(token_id, who.project)
 
 

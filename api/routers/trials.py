@@ -20,6 +20,7 @@ router = APIRouter(tags=["trials"])
 
 @router.get("/trials/{trial_id:id}", dependencies=[READ])
 def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
+    """A trial, with its latest numbers."""
     return store.get_trial(trial_id)
 
 

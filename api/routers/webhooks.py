@@ -72,6 +72,7 @@ def create_webhook(
 
 @router.get("/{webhook_id:id}")
 def get_webhook(webhook_id: WebhookId, store: StoreOf, who: Controller) -> Webhook:
+    """A webhook, without its secret."""
     return store.webhooks.get(webhook_id, _project(who))
 
 

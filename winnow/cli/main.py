@@ -16,6 +16,7 @@ from winnow import __version__
 from winnow.cli.changes import app as changes_app
 from winnow.cli.code import app as code_app
 from winnow.cli.errors import err, show_error
+from winnow.cli.files import app as files_app
 from winnow.cli.models import app as model_app
 from winnow.cli.projects import app as projects_app
 from winnow.cli.projects import project_app
@@ -277,6 +278,7 @@ def _fractions(text: str | None) -> list[float] | None:
 
 
 app.add_typer(changes_app)
+app.add_typer(files_app)
 app.add_typer(projects_app)
 app.add_typer(project_app, name="project")
 app.add_typer(recipes_app, name="recipes")
