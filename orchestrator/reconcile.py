@@ -56,6 +56,8 @@ STUCK_SECONDS = 60.0
 MAX_HOLD_BACK = 30.0
 """Seconds: a driver that crashes is started again after 1, 2, 4, … of them, so many at most."""
 
+TRIM_EVERY_SECONDS = 3600.0
+
 
 class Cluster(Protocol):
     """What there is to share."""
@@ -92,6 +94,7 @@ class Orchestrator:
         """By sweep: when its next driver may be started, after a crash."""
         self._unled: dict[tuple[str, int], float] = {}
         """By sweep and epoch: since when a driver that was started here lives without a lease."""
+        self._trim_after = 0.0
         self._stopping = threading.Event()
 
     def run(self) -> int:
@@ -107,6 +110,7 @@ class Orchestrator:
             try:
                 with traces.span("reconcile"):
                     self.turn()
+                    self._trim()
                 self._tally.observe(TURN_SECONDS, time.monotonic() - began)
             except StoreUnavailable as error:
                 log.warning("%s Trying again.", error)
@@ -143,6 +147,15 @@ class Orchestrator:
         driven = [d for d in driven if _drives(d)]
         grants = self._grants.turn(nodes, driven, [*waiting, *attended], time.monotonic())
         self._start_drivers(waiting, grants)
+
+    def _trim(self) -> None:
+        """Once an hour: events of sweeps that ended long ago go."""
+        if time.monotonic() < self._trim_after:
+            return
+        self._trim_after = time.monotonic() + TRIM_EVERY_SECONDS
+        gone = self._store.live.trim(self._settings.event_days, self._settings.events_kept)
+        if gone:
+            log.info("deleted %d events of sweeps that ended long ago", gone)
 
     # --- drivers -------------------------------------------------------------------------------
 

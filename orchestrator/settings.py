@@ -116,6 +116,10 @@ class Settings(BaseSettings):
     heavy_per_minute: int = Field(default=300, ge=0)
     """How much one token may ask of one API process; `heavy`: submit, validate, replay, export. As
     much at once as in a minute. 0: no limit."""
+    event_days: float = Field(default=90.0, gt=0.0)
+    """Days after a sweep's end from which its events are deleted, but for the last ones."""
+    events_kept: int = Field(default=1000, ge=1)
+    """How many of these are kept."""
     failures_per_minute: int = Field(default=30, ge=0)
     """Wrong tokens from one address before it is told to slow down. 0: no limit."""
 
