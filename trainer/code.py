@@ -7,6 +7,7 @@ between the check and the load, is not run.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -73,6 +74,8 @@ def staged(folder: Path, revision: str, patterns: tuple[str, ...] = MODEL_CODE) 
         target = copy / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
+    if not _staged:
+        atexit.register(discard)
     _staged[key] = copy
     return copy
 
