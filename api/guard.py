@@ -110,7 +110,7 @@ class Guard:
         state["request_id"] = answer.request_id
         try:
             _check_size(scope, headers)
-            self._check_host(headers)
+            self._check_host(scope, headers)
             _refuse_preflight(scope, headers)
             who = await self._principal(scope, headers)
             if who is not None:
@@ -127,11 +127,16 @@ class Guard:
         finally:
             self._write_down(scope, answer)
 
-    def _check_host(self, headers: Headers) -> None:
-        """A page of another site that rebinds its name to this address is turned away here."""
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        """A page of another site that rebinds its name to this address is turned away here.
+
+        Probes address a container by its number. No name can be rebound to that, so it is let
+        through where everybody is.
+        """
         match = _HOST.fullmatch(headers.get("host", ""))
         name = (match[1] or match[2]).lower() if match else ""
-        if name not in self._rules.hosts:
+        probed = scope["path"] in PUBLIC and _is_number(name) and self._rules.hosts != LOOPBACK
+        if name not in self._rules.hosts and not probed:
             raise ProblemError(
                 400,
                 "host",
@@ -245,6 +250,14 @@ def _network(address: str | None) -> str:
     if isinstance(parsed, IPv6Address):
         return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
     return str(parsed)
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _request_id(headers: Headers) -> str:

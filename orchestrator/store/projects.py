@@ -22,22 +22,24 @@ def row_of(session: ReadSession, project_id: str) -> Row[Any]:
     return row
 
 
-def add(session: WriteSession, project_id: str, quota: Quota, weight: float) -> None:
+def add(session: WriteSession, project_id: str, quota: Quota, weight: float) -> Project:
     """A new project. Conflict if there is one of that name."""
     if session.first(select(projects.c.id).where(projects.c.id == project_id)) is not None:
         raise Conflict(f"There is a project {project_id!r} already.")
     session.execute(
         insert(projects).values(id=project_id, name=project_id, quota=_limits(quota), weight=weight)
     )
+    return _named(session, project_id)
 
 
-def change(session: WriteSession, project_id: str, quota: Quota, weight: float) -> None:
+def change(session: WriteSession, project_id: str, quota: Quota, weight: float) -> Project:
     row_of(session, project_id)
     session.execute(
         update(projects)
         .where(projects.c.id == project_id)
         .values(quota=_limits(quota), weight=weight)
     )
+    return _named(session, project_id)
 
 
 def listed(session: ReadSession) -> list[Project]:
@@ -72,6 +74,10 @@ def held_seconds() -> ColumnElement[float]:
     return seconds_since(attempts.c.started_at) - func.coalesce(
         seconds_since(attempts.c.ended_at), 0.0
     )
+
+
+def _named(session: ReadSession, project_id: str) -> Project:
+    return next(project for project in listed(session) if project.id == project_id)
 
 
 def _used(session: ReadSession) -> dict[str, Quota]:

@@ -150,13 +150,20 @@ class Store:
         with self._db.read() as session:
             return projects.listed(session)
 
-    def add_project(self, project_id: str, quota: types.Quota, weight: float = 1.0) -> None:
+    def add_project(
+        self,
+        project_id: str,
+        quota: types.Quota,
+        weight: float = 1.0,
+        *,
+        once: Once | None = None,
+    ) -> types.Project:
         """A new project. Conflict if there is one of that name."""
-        self._db.transact(lambda s: projects.add(s, project_id, quota, weight))
+        return self._db.transact(lambda s: projects.add(s, project_id, quota, weight), once)
 
-    def change_project(self, project_id: str, quota: types.Quota, weight: float) -> None:
+    def change_project(self, project_id: str, quota: types.Quota, weight: float) -> types.Project:
         """Replace a project's quota and weight."""
-        self._db.transact(lambda s: projects.change(s, project_id, quota, weight))
+        return self._db.transact(lambda s: projects.change(s, project_id, quota, weight))
 
     # --- trials and what they reported --------------------------------------------------------
 

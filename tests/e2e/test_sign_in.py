@@ -34,6 +34,23 @@ def test_a_token_in_the_address_is_taken_over_and_disappears_from_it(
     expect(page.get_by_role("heading", name="Sweeps", exact=True)).to_be_visible()
 
 
+def test_the_token_stays_out_of_scripts_reach_and_signing_out_forgets_it(
+    server: Server, page: Page
+) -> None:
+    page.goto(server.page())
+    expect(page.get_by_role("heading", name="Sweeps", exact=True)).to_be_visible()
+    kept = page.evaluate(
+        "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])"
+    )
+    assert "wnw_" not in kept
+    assert "wns_" not in kept
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="This server asks for a token")).to_be_visible()
+    page.goto(server.url)
+    expect(page.get_by_role("heading", name="This server asks for a token")).to_be_visible()
+
+
 def test_an_empty_server_shows_how_to_submit_a_sweep(own_server: Server, page: Page) -> None:
     page.goto(own_server.page())
     expect(page.get_by_role("heading", name="No sweeps yet")).to_be_visible()

@@ -151,7 +151,11 @@ def test_a_server_that_others_reach_has_to_know_its_names(sqlite_url: str, tmp_p
             "other.example.com": 400,
             "winnow.example.com.evil.example": 400,
         }.items():
-            assert http.get("/v1/health", headers={"Host": host}).status_code == status, host
+            assert http.get("/v1/recipes", headers={"Host": host}).status_code == status, host
+        # A probe knows a container's number only.
+        by_number = {"Host": "10.1.2.3:8642"}
+        assert http.get("/v1/health", headers=by_number).status_code == 200
+        assert http.get("/v1/recipes", headers=by_number).status_code == 400
 
 
 @pytest.fixture
