@@ -107,6 +107,12 @@ class Machine(RuleBasedStateMachine):
             with pytest.raises(LeaseLost):
                 write()
 
+    @precondition(lambda self: self.holder is not None and bool(self.stale))
+    @rule(data=st.data())
+    def a_driver_long_gone_is_proved_dead(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.stale))
+        assert not self.store.expire_lease(self.sweep, lease.epoch)
+
     # --- trials ------------------------------------------------------------------------------
 
     @precondition(lambda self: self.holder is not None and len(self.trials) < 4)
@@ -137,6 +143,31 @@ class Machine(RuleBasedStateMachine):
         trial.step = trial.saved[path] if path else 0
         trial.points = {s: a for s, a in trial.points.items() if s <= trial.step}
         trial.saved = {p: s for p, s in trial.saved.items() if s <= trial.step}
+
+    @precondition(lambda self: self.holder is not None and bool(self.trials))
+    @rule(data=st.data(), beyond=st.integers(0, 3))
+    def it_loses_its_workers_beyond_a_checkpoint(self, data: st.DataObject, beyond: int) -> None:
+        """The next attempt goes on at the checkpoint, and computes what came after it again."""
+        number, trial = self._pick(data)
+        if trial.state is not RUNNING:
+            return
+        id, lease = self._id(number), self._lease()
+        saving = self._batch(number, trial, 2, True)
+        path = saving.checkpoints[0].path
+        if path in trial.saved:
+            return
+        self.store.record(lease, id, trial.attempt, saving)
+        trial.points |= {record.step: trial.attempt for record in saving.steps}
+        trial.step += 2
+        trial.saved[path] = trial.step
+        self.store.record(lease, id, trial.attempt, self._batch(number, trial, beyond, False))
+        self.store.end_attempt(lease, id, trial.attempt, PENDING, "infrastructure")
+        trial.attempt += 1
+        assert self.store.start_attempt(lease, id, path) == trial.attempt
+        again = self._batch(number, trial, 1, False)
+        self.store.record(lease, id, trial.attempt, again)
+        trial.points[again.steps[0].step] = trial.attempt
+        trial.step += 1
 
     @precondition(lambda self: self.holder is not None and bool(self.trials))
     @rule(data=st.data(), steps=st.integers(0, 3), saves=st.booleans(), late=st.booleans())
@@ -243,6 +274,11 @@ class Machine(RuleBasedStateMachine):
             return
         one = self.store.add_command(self.sweep, None, "cancel", "a user")
         assert self.store.add_command(self.sweep, None, "cancel", "a user").id == one.id
+
+    @precondition(lambda self: self.state is not SweepState.QUEUED)
+    @rule()
+    def a_user_cancels_what_has_begun_as_if_it_had_not(self) -> None:
+        assert not self.store.cancel_queued(self.sweep)
 
     @precondition(lambda self: bool(self.trials))
     @rule(data=st.data())
