@@ -10,7 +10,9 @@ import asyncio
 import logging
 import re
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
@@ -22,6 +24,8 @@ from api.audit import Recorder, action_of, printable, target_of
 from api.errors import ProblemError, as_problem
 from api.limits import Buckets, Limits, failing
 from api.session import SAFE_METHODS, check_own_page, cookie, session_of
+from api.tokens import REMEMBERED_SECONDS
+from orchestrator.errors import StoreUnavailable
 from orchestrator.settings import Settings
 from orchestrator.store import Audited, Refusal
 
@@ -56,6 +60,12 @@ _WHY_NOT: dict[Refusal, str] = {
     "revoked": "this token was revoked; ask for a new one (`winnow token create`)",
     "replaced": "this token was rotated, and its old text no longer works; use the new one",
 }
+
+
+ASK_AGAIN_SECONDS = REMEMBERED_SECONDS
+"""How often it is looked whether the token of an answer that still goes on holds."""
+
+AskAgain = Callable[[], Awaitable[Principal | Refusal]]
 
 
 class Verify(Protocol):
@@ -112,13 +122,14 @@ class Guard:
             _check_size(scope, headers)
             self._check_host(scope, headers)
             _refuse_preflight(scope, headers)
-            who = await self._principal(scope, headers)
+            who, ask_again = await self._principal(scope, headers)
             if who is not None:
                 state["principal"] = who
                 self._rules.recorder.used(who)
                 answer.told = self._rules.limits.count(who.id, scope["method"], scope["path"])
             limited = _limit_body(headers, receive, self._rules.body_seconds)
-            await self._app(scope, limited, answer.send)
+            await self._app(scope, _while_allowed(limited, ask_again), answer.send)
+            await answer.finish()
         except Exception as error:  # refused, or the database is away, or a bug
             if answer.status is not None:
                 raise
@@ -144,19 +155,22 @@ class Guard:
                 "use one of these names in the address (or set WINNOW_ALLOWED_HOSTS)",
             )
 
-    async def _principal(self, scope: Scope, headers: Headers) -> Principal | None:
-        """Who asks; None where nobody has to say. Raises ProblemError 401, 403 or 429."""
+    async def _principal(
+        self, scope: Scope, headers: Headers
+    ) -> tuple[Principal | None, AskAgain | None]:
+        """Who asks, and what tells whether they still may; None where nobody has to say. Raises
+        ProblemError 401, 403 or 429."""
         path, method = scope["path"], scope["method"]
         under_api = path == "/v1" or path.startswith("/v1/")
         if path in PUBLIC or (not under_api and method in ("GET", "HEAD")):
-            return None
+            return None, None
         if "authorization" in headers:
             match = _BEARER.fullmatch(headers["authorization"])
             if match is None:
                 raise _unauthorized(None)
             found = await self._rules.verify.token(match[1])
             if isinstance(found, Principal):
-                return found
+                return found, partial(self._rules.verify.token, match[1])
             raise self._failed(scope) or _unauthorized(found)
         session = session_of(scope, headers)
         if session is None:
@@ -171,7 +185,7 @@ class Guard:
             )
             raise self._failed(scope) or gone
         check_own_page(scope, headers, session)
-        return found
+        return found, partial(self._rules.verify.session, session)
 
     def _failed(self, scope: Scope) -> ProblemError | None:
         """Count a failure; not None if there were too many from this address."""
@@ -217,6 +231,7 @@ class _Answer:
         """None: none has begun."""
         self.made: str | None = None
         """Where what was made can be found."""
+        self._complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -232,7 +247,14 @@ class _Answer:
                 headers["Strict-Transport-Security"] = _HTTPS_ONLY
             if self._scope["path"].startswith("/v1"):
                 headers.setdefault("Cache-Control", "no-store")
+        elif message["type"] == "http.response.body":
+            self._complete = not message.get("more_body", False)
         await self._send(message)
+
+    async def finish(self) -> None:
+        """End a stream that was cut short."""
+        if self.status is not None and not self._complete:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def address_of(scope: Scope) -> str | None:
@@ -339,3 +361,31 @@ def _limit_body(headers: Headers, receive: Receive, seconds: float) -> Receive:
         return message
 
     return limited
+
+
+def _while_allowed(receive: Receive, ask_again: AskAgain | None) -> Receive:
+    """`receive` that takes a caller whose token has ended for one who went away: who still streams
+    by then gets no more."""
+    if ask_again is None:
+        return receive
+
+    async def receive_or_end() -> Message:
+        waiting = asyncio.ensure_future(receive())
+        try:
+            while True:
+                done, _ = await asyncio.wait({waiting}, timeout=ASK_AGAIN_SECONDS)
+                if done:
+                    return waiting.result()
+                if not await _still_allowed(ask_again):
+                    return {"type": "http.disconnect"}
+        finally:
+            waiting.cancel()
+
+    return receive_or_end
+
+
+async def _still_allowed(ask_again: AskAgain) -> bool:
+    try:
+        return isinstance(await ask_again(), Principal)
+    except StoreUnavailable:
+        return True  # nobody has said otherwise

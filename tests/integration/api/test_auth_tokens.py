@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
+import pytest
+
+import winnow
 from orchestrator.store import Store
-from tests.integration.api.conftest import Api
+from tests.integration.api.conftest import Api, LiveServer, good_sweep
 from winnow.types import Quota
 
 
@@ -122,6 +127,24 @@ def test_a_revoked_token_ends_at_once_here_and_soon_elsewhere(api_on_both: Api) 
     assert status(api, other["token"]) == 200
     verifier._clock = lambda now=verifier._clock: now() + 5.0
     assert status(api, other["token"]) == 401
+
+
+def test_a_stream_ends_with_the_token_that_it_was_opened_with(
+    live: LiveServer, live_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.guard.ASK_AGAIN_SECONDS", 0.1)
+    with winnow.Client(live.url, live.token) as client:
+        sweep = client.submit(good_sweep())
+        made = client.create_token("watcher")
+        headers = {"Authorization": f"Bearer {made.token}"}
+        at = f"{live.url}/v1/sweeps/{sweep.id}/stream"
+        with httpx2.stream("GET", at, headers=headers, timeout=20) as stream:
+            told = stream.iter_bytes()
+            assert b"retry" in next(told)
+            client.revoke_token(made.id)
+            deadline = time.monotonic() + 20
+            for _ in told:
+                assert time.monotonic() < deadline, "it goes on"
 
 
 def test_the_last_administrator_cannot_lock_everyone_out(api_on_both: Api) -> None:
