@@ -34,13 +34,21 @@ class PeerNotInstalled(Exception):
     """A peer's environment could not be made. The message holds the end of pip's output."""
 
 
-def environment(name: str, *requirements: str, torch: bool = True, log: Log | None = None) -> Path:
+def environment(
+    name: str,
+    *requirements: str,
+    torch: bool = True,
+    pinned: bool = True,
+    log: Log | None = None,
+) -> Path:
     """The python of an environment that has `requirements`, made now if it isn't there yet.
 
     Args:
         name: of the peer; its folder's name.
         requirements: what pip is to install, pinned (`trl==1.16.0`).
         torch: also install torch, in the version we are tested with.
+        pinned: take other packages in the versions of `constraints.txt`. Not for a peer that
+            refuses them and shares none that matters.
         log: takes one line of progress at a time; prints by default.
 
     Raises:
@@ -50,7 +58,7 @@ def environment(name: str, *requirements: str, torch: bool = True, log: Log | No
     folder = peers_folder() / name
     python = folder / "bin" / "python"
     stamp = folder / STAMP
-    wanted = _digest(requirements, torch)
+    wanted = _digest(requirements, torch, pinned)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.parent / f"{name}.lock", lambda: say(f"{name}: another process makes it")):
         if stamp.exists() and stamp.read_text("utf-8") == wanted:
@@ -60,7 +68,7 @@ def environment(name: str, *requirements: str, torch: bool = True, log: Log | No
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)], name, say)
         install = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
-        pins = ["-c", str(CONSTRAINTS)]
+        pins = ["-c", str(CONSTRAINTS)] if pinned else []
         _run([*install, "--upgrade", "pip>=25.1"], name, say)
         if torch:  # goes first and pinned: left to the resolver it could become another build
             index = os.environ.get("TORCH_INDEX")
@@ -123,8 +131,9 @@ def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         yield
 
 
-def _digest(requirements: Sequence[str], torch: bool) -> str:
-    parts = [sys.version, CONSTRAINTS.read_text("utf-8"), str(torch), *requirements]
+def _digest(requirements: Sequence[str], torch: bool, pinned: bool) -> str:
+    pins = CONSTRAINTS.read_text("utf-8") if pinned else ""
+    parts = [sys.version, pins, str(torch), *requirements]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

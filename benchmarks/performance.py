@@ -251,6 +251,81 @@ def _orchestration(result: Result) -> str:
     return _table(("", "winnow", peer["name"], "ratio", "target"), rows)
 
 
+def _service(result: Result) -> str:
+    """Pages and answers on each database, then what is written and told, then the peers'."""
+    ours, peer, target = result["ours"], result["peer"], result["target"]
+    names = {
+        "list": "the first 50 sweeps",
+        "sweep": "one sweep, with its summary",
+        "trials": "its 50 best trials",
+        "curves": "curves of 50 trials from anywhere",
+        "page": "**a page**: sweep, 50 trials from anywhere, curves, decisions",
+        "best_page": "the same of the 50 best, asked for again and again",
+        "importance": "importance of the parameters, kept",
+    }
+    rows = []
+    for name, words in names.items():
+        wanted = ""
+        if name == "page":
+            wanted = f"≤ {target['page_p99_s']:g} s, ≤ {target['page_bytes'] / 1000:g} kB"
+        rows.append((words, *(_answered(found[name]) for found in ours.values()), wanted))
+    text = _table(("p50, p99, at most", *(_DATABASES[k] for k in ours), "target"), rows)
+    writes = [
+        (
+            "points stored a second, on disk",
+            *(f"{found['ingest']['points_per_s']:,}" for found in ours.values()),
+            f"≥ {target['points_per_s']:,}",
+        ),
+        (
+            "a grid of 10,000 handed in",
+            *(_seconds(found["grid"]["created_s"]) for found in ours.values()),
+            f"≤ {target['grid_s']:g} s",
+        ),
+        (
+            "rows of as many trials by the driver's writer, in one transaction",
+            *(_seconds(found["ingest"]["trials_in_one_transaction_s"]) for found in ours.values()),
+            "",
+        ),
+        (
+            "importance, computed",
+            *(_seconds(found["importance_first_s"]) for found in ours.values()),
+            "",
+        ),
+        *(
+            (
+                f"an event from its commit to {result['work']['listeners']} listeners, {which}",
+                *(_seconds(found["listen"][f"{which}_s"]) for found in ours.values()),
+                f"≤ {target['event_p99_s']:g} s" if which == "p99" else "",
+            )
+            for which in ("p50", "p99")
+        ),
+    ]
+    text += "\n" + _table(("", *(_DATABASES[k] for k in ours), "target"), writes)
+    optuna, runs = peer["optuna_dashboard"], peer["mlflow"]
+    return (
+        f"{text}\n{optuna['name']} with {optuna['trials']:,} trials and {optuna['points']:,} "
+        f"points sends a page in {_seconds(optuna['page']['p50_s'])} and "
+        f"{optuna['page']['bytes_max'] / 1e6:.1f} MB, and importances in "
+        f"{_seconds(optuna['importance_s'])}. {runs['name']} with {runs['runs']:,} runs and "
+        f"{runs['points']:,} points sends 50 runs and their two curves in "
+        f"{_seconds(runs['page']['p50_s'])}, and takes {runs['points_per_s']:,} points a second.\n"
+    )
+
+
+_DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+
+
+def _answered(found: Result) -> str:
+    return (
+        f"{_milliseconds(found['p50_s'])}, {_milliseconds(found['p99_s'])}, "
+        f"{found['bytes_max'] / 1000:,.0f} kB"
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f} ms"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
@@ -269,6 +344,7 @@ _SECTIONS: dict[str, Callable[[Result], str]] = {
     "cache": _times,
     "recovery": _recovery,
     "orchestration": _orchestration,
+    "service": _service,
     "early_termination": _early,
 }
 
