@@ -31,6 +31,7 @@ from winnow.types import (
     Command,
     Curve,
     Decision,
+    EvaluationPoint,
     Event,
     Health,
     Metrics,
@@ -177,7 +178,15 @@ class Client(Files):
             params["details"] = "true"
         if trials is not None:
             params["trials"] = ",".join(trials)
-        return self._get(Metrics, f"/v1/sweeps/{sweep_id}/metrics", params)
+        curves: list[Curve] = []
+        evaluations: list[EvaluationPoint] = []
+        while True:
+            page = self._get(Metrics, f"/v1/sweeps/{sweep_id}/metrics", params)
+            curves += page.curves
+            evaluations += page.evaluations
+            if page.next is None:
+                return Metrics(curves=curves, evaluations=evaluations)
+            params["cursor"] = page.next
 
     def decisions(self, sweep_id: str) -> list[Decision]:
         """Everything the scheduler decided about the sweep's trials, in order, with reasons."""
