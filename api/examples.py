@@ -35,6 +35,7 @@ BODIES: dict[str, Any] = {
     "NewToken": {"name": "ci", "scopes": ["read", "submit"]},
     "NewWebhook": {"url": "https://example.com/hooks/winnow", "events": ["sweep.finished"]},
 }
+    "WebhookChange": {"events": ["sweep.finished", "trial.failed"], "enabled": True},
 
 PROBLEMS: dict[int, tuple[str, str, list[FieldError]]] = {
     400: (

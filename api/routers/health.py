@@ -31,7 +31,7 @@ from winnow.operations import (
     Status,
     WebhookStatus,
 )
-from winnow.types import FieldError, Health, Problem
+from winnow.types import FieldError, Health
 
 router = APIRouter(tags=["health"])
 
@@ -65,7 +65,7 @@ def get_health(store: StoreOf) -> Health:
     )
 
 
-@router.get("/ready", responses={503: {"model": Problem, "description": "What is not ready"}})
+@router.get("/ready")
 def get_ready(services: ServicesOf) -> Ready:
     """200 if sweeps can be submitted and run; else 503, which says what is missing.
 

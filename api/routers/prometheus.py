@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.access import Reader
 from api.errors import ProblemError
@@ -16,11 +14,16 @@ router = APIRouter(tags=["operations"])
 @router.get(
     "/prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                "application/openmetrics-text": {"schema": {"type": "string"}},
+            }
+        }
+    },
 )
-def get_prometheus(
-    request: Request, who: Reader, accept: Annotated[str, Header(max_length=1000)] = ""
-) -> Response:
+def get_prometheus(request: Request, who: Reader) -> Response:
     """All metrics in Prometheus' text format, or in OpenMetrics' where `Accept` asks for it.
 
     They are of all projects, so a token of a single project is refused.
@@ -29,5 +32,6 @@ def get_prometheus(
         raise ProblemError(
             403, "project", "metrics are of all projects; use a token that is of no single one"
         )
+    accept = request.headers.get("accept", "")
     body, content_type = exposition(request.app.state.metrics, accept)
     return Response(body, headers={"Content-Type": content_type})
