@@ -30,12 +30,13 @@ BODIES: dict[str, Any] = {
     "Extend": {"trials": 16},
     "Narrow": {"space": {"learning_rate": {"log_uniform": [5e-6, 5e-5]}}},
     "Set": {"max_concurrent": 4, "budget": {"gpu_hours": 60}},
+    "AllowCode": {"model": "org/own-architecture", "revision": "0123456789abcdef" * 2 + "01234567"},
     "NewProject": {"id": "math", "quota": {"gpus": 8, "gpu_hours": 500}, "weight": 2.0},
     "ProjectChange": {"quota": {"gpus": 4}, "weight": 1.0},
     "NewToken": {"name": "ci", "scopes": ["read", "submit"]},
     "NewWebhook": {"url": "https://example.com/hooks/winnow", "events": ["sweep.finished"]},
-}
     "WebhookChange": {"events": ["sweep.finished", "trial.failed"], "enabled": True},
+}
 
 PROBLEMS: dict[int, tuple[str, str, list[FieldError]]] = {
     400: (

@@ -247,8 +247,8 @@ class SweepSpec(Strict):
     project: str = Field(default="default", pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")
     model: str = Field(min_length=1, max_length=4096)
     model_revision: str | None = Field(default=None, pattern=REVISION, max_length=64)
-    """Of a hub model: a commit or a tag. With `trust_remote_code`, the commit, or a folder's digest
-    (`winnow code digest FOLDER`), at which an admin has allowed the model's code."""
+    """Of a hub model: a commit or a tag. With `trust_remote_code`, the commit at which an admin has
+    allowed the model's code, or the digest of a folder's, which is filled in if it is left out."""
     trust_remote_code: bool = False
     """Run the code that comes with the model. An admin has to have allowed it (`winnow code`)."""
     recipe: Literal["tulu", "tulu++", "lab", "lab-7680"] | None = None
