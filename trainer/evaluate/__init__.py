@@ -19,6 +19,7 @@ stop raises `Interrupted` (with its `verdict`) on all of them. Before a run, wit
     turns.py          ranks in step, interruptions    retention.py   the base model's loss, kept
     lm_eval.py        benchmarks                      harness_model.py  requests shared among ranks
     judge.py          a judge's grades                grader.py      the judge's endpoint
+    outbound.py       which addresses judges may have
     tasks.py          mistakes found before a run     task_index.py  names of benchmarks
     questions.py      the judge's questions
 
