@@ -25,6 +25,9 @@ from winnow.types import Page, Replay, Sweep, SweepState
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
+_STATE = f"(?:{'|'.join(SweepState)})"
+_STATES = f"^{_STATE}(?:,{_STATE})*$"
+
 
 @router.post(
     "",
@@ -59,7 +62,9 @@ def list_sweeps(
     who: Reader,
     limit: Limit = 50,
     cursor: Cursor = None,
-    state: Annotated[list[SweepState] | None, Query(description="One or several")] = None,
+    state: Annotated[
+        str | None, Query(pattern=_STATES, description="States, with commas between")
+    ] = None,
     project: Annotated[str | None, Query(pattern=PROJECT_NAME)] = None,
     name: Annotated[
         str | None, Query(min_length=1, max_length=200, description="A part of it, in any case")
@@ -79,7 +84,7 @@ def list_sweeps(
         cursor,
         Listing(
             project=project or who.project,
-            states=state,
+            states=None if state is None else [SweepState(s) for s in state.split(",")],
             name=name,
             created_after=created_after,
             created_before=created_before,
