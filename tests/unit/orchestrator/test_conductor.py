@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.observe import catalogue
+from orchestrator.observe.context import current
+from orchestrator.observe.tally import Tally
 from orchestrator.raytune import conductor as module
 from orchestrator.raytune.conductor import StudyConductor
 from orchestrator.study import Attempt
@@ -138,3 +141,20 @@ def test_the_granted_slots_are_the_limit(study: AwayStudy, conductor: StudyCondu
     assert conductor.limit == 2
     study.slots = 5
     assert conductor.limit == 5
+
+
+def test_reports_are_counted_and_what_is_logged_meanwhile_says_of_which_attempt() -> None:
+    class Telling(AwayStudy):
+        def report(self, attempt_id: str, batch: Batch) -> Any:
+            self.about = current()
+            return super().report(attempt_id, batch)
+
+    study, tally = Telling(), Tally()
+    conductor = StudyConductor(study, 1, threading.Event(), tally=tally)  # type: ignore[arg-type]
+    conductor.report("s-1-a2", RUNNING)
+    conductor.close()
+    counted = tally.take()
+    assert counted[catalogue.REPORTS] == {"": 1}
+    assert sum(counted[catalogue.COMMIT_SECONDS][""][:-1]) == 1
+    assert sum(counted[catalogue.INGEST_LAG][""][:-1]) == 1
+    assert study.about == {"trial": "s-1", "attempt": "s-1-a2"}
