@@ -52,6 +52,7 @@ def fill(url: str, trials: int, steps: int, seed: int = 0) -> Filled:
     finally:
         store.close()
     _write(url, sweep.id, trials, steps, seed)
+    _analyse(url)
     return Filled(url, sweep.id, trials, steps)
 
 
@@ -90,10 +91,8 @@ def _write(url: str, sweep_id: str, trials: int, steps: int, seed: int) -> None:
             connection.execute(*made.ended("?"))
             connection.commit()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.execute("ANALYZE")
-            connection.commit()
         return
-    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://")) as connection:
+    with psycopg.connect(url) as connection:
         connection.execute("SET synchronous_commit = off")
         for table, columns, rows in made.tables():
             statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
@@ -101,8 +100,17 @@ def _write(url: str, sweep_id: str, trials: int, steps: int, seed: int) -> None:
                 for row in rows:
                     copy.write_row(row)
         connection.execute(*made.ended("%s"))  # type: ignore[arg-type]
-        connection.commit()
-        connection.autocommit = True
+
+
+def _analyse(url: str) -> None:
+    """What a database does by itself in the hours in which such a sweep grows."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(str(parsed.database))) as connection:
+            connection.execute("ANALYZE")
+            connection.commit()
+        return
+    with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
 
 
