@@ -159,8 +159,9 @@ def rotate(
     changes: dict[str, Any] = {
         "hash": digest(text),
         "prefix": text[:SHOWN],
-        "previous_hash": row.hash if grace > 0 else None,
-        "previous_expires_at": after(grace) if grace > 0 else None,
+        # Kept without a grace, too: whoever still uses it is then told that it was rotated.
+        "previous_hash": row.hash,
+        "previous_expires_at": after(grace if grace > 0 else -1.0),
     }
     if seconds is not None:
         changes["expires_at"] = after(seconds)
