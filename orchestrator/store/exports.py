@@ -211,7 +211,8 @@ class Exports:
                 yield waiting
 
         columns: dict[str, Kind] = {"trial_id": "text", "number": "int"}
-        return Table(columns | _kinds(chosen), batches())
+        columns.update(_kinds(chosen))
+        return Table(columns, batches())
 
     def _by_id(self, query: Any, key: Column[Any], size: int = BATCH) -> Iterator[list[Any]]:
         """Rows by a column of whole numbers that comes first in them."""
