@@ -96,9 +96,6 @@ _DIES_AFTER_ITS_EFFECT = """
 import os, signal, sys
 from fastapi.testclient import TestClient
 from api.app import create_app
-import pytest
-
-from orchestrator.errors import Conflict
 from orchestrator.preflight import Preflight
 from orchestrator.settings import Settings
 from tests.integration.api.conftest import good_sweep
