@@ -195,6 +195,7 @@ def _grid(server: Server) -> dict[str, Any]:
         "search": {"sampler": "grid"},
     }
     taken: list[float] = []
+    planned = 0
     with server.client() as http:
         for _ in range(3):
             began = time.perf_counter()
@@ -202,9 +203,10 @@ def _grid(server: Server) -> dict[str, Any]:
             taken.append(time.perf_counter() - began)
             if answer.status_code != 201:
                 raise BenchmarkFailed(f"the grid was refused: {answer.text[:1000]}")
+            planned = answer.json()["summary"]["planned"]
     return {
         "created_s": round(max(taken), 3),
-        "configurations": answer.json()["summary"]["planned"],
+        "configurations": planned,
     }
 
 

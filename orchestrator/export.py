@@ -96,8 +96,12 @@ def _quoted(name: str) -> str:
 
 
 def _defused(column: pa.Array) -> pa.Array:
-    dangerous = pc.match_substring_regex(column, _FORMULA)
-    return pc.if_else(dangerous, pc.binary_join_element_wise("'", column, ""), column)
+    # By name: pyarrow makes these functions at run time.
+    dangerous = pc.call_function(
+        "match_substring_regex", [column], pc.MatchSubstringOptions(_FORMULA)
+    )
+    quoted = pc.call_function("binary_join_element_wise", [pa.scalar("'"), column, pa.scalar("")])
+    return pc.call_function("if_else", [dangerous, quoted, column])
 
 
 def _parquet(table: Table) -> Iterator[bytes]:

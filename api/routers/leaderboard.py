@@ -19,8 +19,9 @@ from winnow.types import FieldError, Model, Page, Trial, TrialKind, TrialState
 
 router = APIRouter(prefix="/sweeps", tags=["trials"])
 
+# Of types that are known at run time only.
 _optional: dict[str, Any] = {
-    name: (Optional[field.annotation], None)  # noqa: UP045: of a type known at run time only
+    name: (Optional[field.annotation], None)  # noqa: UP045
     for name, field in Trial.model_fields.items()
     if name != "id"
 }

@@ -11,8 +11,8 @@ import sqlite3
 import sys
 import uuid
 
-from mlflow.entities import Metric, Param
-from mlflow.tracking import MlflowClient
+from mlflow.entities import Metric, Param  # pyright: ignore[reportMissingImports]
+from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
 path, runs, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 client = MlflowClient(f"sqlite:///{path}")

@@ -167,7 +167,8 @@ class Exports:
                     for row in batch
                 ]
 
-        columns = _kinds(chosen) | {f"params.{name}": kind for name, kind in kinds.items()}
+        columns = _kinds(chosen)
+        columns |= {f"params.{name}": kind for name, kind in kinds.items()}
         return Table(columns, batches())
 
     def _of_trials(

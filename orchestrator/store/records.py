@@ -115,7 +115,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An API token, without its text: only a hash of that is stored."""
+    """A token whose text was shown, and which holds: who asks, and what it may."""
 
     id: int
     name: str

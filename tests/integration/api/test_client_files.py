@@ -46,7 +46,7 @@ class Losing:
                 self.end_headers()
                 self.wfile.write(answer.content)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

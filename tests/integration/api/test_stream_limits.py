@@ -28,7 +28,7 @@ def listen(
     path: str,
     until: Callable[[Seen], bool],
     *,
-    meanwhile: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], object] = lambda: None,
     token: str | None = None,
     last: int | None = None,
 ) -> Seen:

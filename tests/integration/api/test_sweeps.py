@@ -39,7 +39,7 @@ def test_yaml_and_json_say_the_same(api: Api) -> None:
 
 def test_what_opening_the_files_told_is_kept_for_the_driver(api: Api) -> None:
     sweep_id = api.post(good_sweep()).json()["id"]
-    assert api.store.sweep_rows(sweep_id).facts == {"train_samples": 100}
+    assert api.store.sweep_rows(sweep_id).facts["train_samples"] == 100
 
 
 def test_a_grid_plans_all_its_combinations(api: Api) -> None:

@@ -52,7 +52,12 @@ class Ran:
             (folder / "deep" / "weights.bin").write_bytes(bytes(range(256)) * 5000)
             (folder / "config.json").write_text(kind)
             record = CheckpointRecord(
-                step=at, samples=8 * at, kind=kind, path=str(folder), bytes=1, seconds=0.1
+                step=at,
+                samples=8 * at,
+                kind="state" if kind == "state" else "export",
+                path=str(folder),
+                bytes=1,
+                seconds=0.1,
             )
             steps = (step(1), step(2)) if kind == "state" else (step(3),)
             batch = Batch(

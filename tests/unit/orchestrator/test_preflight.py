@@ -99,7 +99,7 @@ def test_an_answer_that_is_none_is_never_taken_for_a_pass(text: str) -> None:
     assert run(f"print({text!r})").errors
 
 
-def seen_arguments(spec: SweepSpec, **options: bool) -> list[str]:
+def seen_arguments(spec: SweepSpec, **options: Any) -> list[str]:
     """What the check is told about the machine."""
     code = "import json, sys; print(json.dumps({'ok': True, 'seen': sys.argv[1:]}))"
     command = (sys.executable, "-c", code)
