@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -110,11 +111,31 @@ def _not_routed(request: Request, error: HTTPException) -> Exception:
     methods = allowed_methods(request.app, request.scope)
     if request.scope["path"].startswith("/v1/"):
         if not methods or request.method in methods:
-            return HTTPException(404)
+            return _no_such_action(request) or HTTPException(404)
     elif error.status_code == 404:
         return error
     allowed = ", ".join(sorted(methods)) or "GET, HEAD"
     return ProblemError(405, "method", f"use {allowed} here", headers={"Allow": allowed})
+
+
+def _no_such_action(request: Request) -> ProblemError | None:
+    """404 that names the actions there are, for `…:something`; None if that isn't one."""
+    base, colon, wanted = request.scope["path"].rpartition(":")
+    if not colon or "/" in wanted:
+        return None
+    paths = (str(route.path) for route in iter_route_contexts(request.app.routes))
+    known = {found[1] for path in paths if (found := _ACTION.search(path))}
+    there = [
+        f"`:{action}`"
+        for action in sorted(known)
+        if allowed_methods(request.app, {**request.scope, "path": f"{base}:{action}"})
+    ]
+    if not there:
+        return None
+    return ProblemError(404, "not-found", f"there is no such action; there are {', '.join(there)}")
+
+
+_ACTION = re.compile(r":([a-z]+)$")
 
 
 def allowed_methods(app: FastAPI, scope: MutableMapping[str, Any]) -> set[str]:
