@@ -39,6 +39,13 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.store import Store
 from winnow.types import Event
 
+SSE_MESSAGE = {
+    "type": "object",
+    "description": "One message of the stream",
+    "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+}
+"""What OpenAPI says of each message."""
+
 POLL_SECONDS = 0.4
 HEARTBEAT_SECONDS = 10.0
 BUFFER_BYTES = 2**20

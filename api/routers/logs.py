@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from api.access import READ, SweepId, TrialId
 from api.services import ServicesOf
+from api.stream import SSE_MESSAGE
 from orchestrator import logs
 from orchestrator.logs import Source
 from orchestrator.store import Store
@@ -42,7 +43,7 @@ _LIVE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `line` with a LogLine, whose id is its position; `end` "
         "when no more can come",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": SSE_MESSAGE}},
     }
 }
 

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.access import READ, Reader, SweepId
 from api.services import ServicesOf
-from api.stream import Live
+from api.stream import SSE_MESSAGE, Live
 
 router = APIRouter(tags=["streams"])
 
@@ -28,7 +28,7 @@ Types = Annotated[
 ]
 _EVENTS = {
     200: {
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": SSE_MESSAGE}},
         "description": "Messages `event`, `progress`, `points`, `sweep`, `reset` and `end`",
     }
 }
