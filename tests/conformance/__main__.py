@@ -71,7 +71,7 @@ def _run(name: str, home: Path, options: argparse.Namespace) -> Run:
             *("--header", f"Authorization: Bearer {seeded.tokens[name]}"),
             *("--phases", options.phases),
             *("--checks", "all", "--exclude-checks", ",".join(LEFT_OUT)),
-            *("--max-examples", "1" if options.quick else "40"),
+            *("--max-examples", "1" if options.quick else "10"),
             *("--seed", str(options.seed), "--generation-database", "none"),
             *("--report", "ndjson", "--report-ndjson-path", str(report)),
             *("--request-timeout", "30", "--no-color", "--continue-on-failure"),
