@@ -28,9 +28,11 @@ demo:
 setup:
 	@$(SETUP) --dev
 
-# A file's tests stay together: they share databases, a Ray, a process group.
+# A file's tests stay together: they share databases, a Ray, a process group. In their own order:
+# by default files with few tests come last, and these are the long ones with a Ray each.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		$(PYTEST_ARGS)
 
 faults: setup
 	$(BIN)/python -m tests.faults --report $(ARGS)

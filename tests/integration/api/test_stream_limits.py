@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -21,6 +22,13 @@ from tests.integration.store.reports import Running, begin, steps
 from winnow.types import SweepState, TrialState
 
 Seen = list[httpx2.ServerSentEvent]
+T = TypeVar("T")
+
+
+def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run it in a thread of its own: a browser's driver may have left a loop in this one."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def listen(
@@ -81,7 +89,7 @@ def test_a_client_that_reads_too_slowly_is_told_to_read_the_state_anew() -> None
         listener.close()
         return [chunk async for chunk in listener.chunks()]
 
-    first, *rest = asyncio.run(slow())
+    first, *rest = in_a_loop(slow())
     assert first.startswith((b"id: 4\nevent: reset\n", b"id: 5\nevent: reset\n"))
     assert rest[-1] == b"id: 6\nafter", "it goes on after the reset"
     assert sum(map(len, (first, *rest))) <= stream.BUFFER_BYTES
@@ -210,7 +218,7 @@ def test_many_listeners_are_one_look_at_the_database(
         told = await asyncio.gather(*tasks)
         return told, len(looks) - before
 
-    told, looked = asyncio.run(many())
+    told, looked = in_a_loop(many())
     assert looked < 30
     for chunks in told:
         text = b"".join(chunks)
@@ -229,7 +237,7 @@ def test_a_server_that_ends_ends_its_streams(store: Store) -> None:
         hub.close()
         return await asyncio.wait_for(reading, 10)
 
-    assert any(b"event: sweep" in chunk for chunk in asyncio.run(main()))
+    assert any(b"event: sweep" in chunk for chunk in in_a_loop(main()))
 
 
 async def _collect(chunks: Any) -> list[bytes]:
