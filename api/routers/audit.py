@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BeforeValidator
 
 from api.access import Admin
-from api.pages import Limit, page
+from api.pages import Limit, Moment, page
 from api.services import ServicesOf
 from winnow.changes import PROJECT_NAME
 from winnow.types import AuditEntry, Page
-
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[ +-]\d\d:?\d\d)")
-
-
-def _written_out(value: Any) -> Any:
-    """Numbers could be seconds or milliseconds, so they are not guessed at."""
-    if isinstance(value, str) and not _MOMENT.fullmatch(value):
-        raise ValueError("give a time with its zone, like 2026-01-31T12:00:00Z")
-    # A plus in an address means a space.
-    return value.replace(" ", "+") if isinstance(value, str) and " " in value[19:] else value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 

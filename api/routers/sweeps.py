@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response, status
-from pydantic import AwareDatetime
 
 from api.access import READ, Reader, Submitter, SweepId
 from api.checks import checked as check
@@ -15,7 +14,7 @@ from api.documents import read_document, takes
 from api.errors import invalid_replay
 from api.explain import parse_as
 from api.idempotency import OnceOf, creates
-from api.pages import Cursor, Limit
+from api.pages import Cursor, Limit, Moment
 from api.services import ServicesOf, StoreOf
 from orchestrator import replay as replaying
 from orchestrator.store import Listing
@@ -69,8 +68,8 @@ def list_sweeps(
     name: Annotated[
         str | None, Query(min_length=1, max_length=200, description="A part of it, in any case")
     ] = None,
-    created_after: Annotated[AwareDatetime | None, Query(description="Then, or later")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(description="Before then")] = None,
+    created_after: Annotated[Moment | None, Query(description="Then, or later")] = None,
+    created_before: Annotated[Moment | None, Query(description="Before then")] = None,
     sort: Annotated[
         Literal["-created_at", "created_at", "name", "-name"],
         Query(description="With a dash: falling"),

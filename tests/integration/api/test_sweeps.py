@@ -156,3 +156,13 @@ def test_a_database_that_is_away_is_a_503_and_not_a_stack_trace(api: Api) -> Non
     assert response.status_code in (500, 503)
     assert response.headers["content-type"] == "application/problem+json"
     assert "Traceback" not in response.text
+
+
+def test_a_time_without_its_zone_or_in_numbers_is_not_guessed_at(api: Api) -> None:
+    for given in ("0", "1700000000", "2026-01-31T12:00:00", "yesterday"):
+        response = api.http.get("/v1/sweeps", params={"created_after": given})
+        assert response.status_code == 422, given
+        assert response.json()["errors"][0]["pointer"] == "/created_after"
+    api.post(good_sweep())
+    found = api.http.get("/v1/sweeps", params={"created_after": "2020-01-31T12:00:00+01:00"})
+    assert len(found.json()["items"]) == 1
