@@ -135,6 +135,20 @@ def upgrade() -> None:
     )
     op.execute("INSERT INTO telemetry (process, figures) VALUES ('driver', '{}')")
     op.execute("INSERT INTO telemetry (process, figures) VALUES ('orchestrator', '{}')")
+    op.create_table(
+        "curve_pieces",
+        sa.Column("trial_id", sa.String(24), nullable=False),
+        sa.Column("last_step", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("points", sa.Integer(), nullable=False),
+        sa.Column("coarse", sa.LargeBinary(), nullable=False),
+        sa.Column("whole", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_curve_pieces_trial_id"),
+        sa.PrimaryKeyConstraint("trial_id", "last_step", name="pk_curve_pieces"),
+    )
+    if op.get_bind().dialect.name == "postgresql":
+        # Losses don't get smaller by trying.
+        for column in ("coarse", "whole"):
+            op.execute(f"ALTER TABLE curve_pieces ALTER COLUMN {column} SET STORAGE EXTERNAL")
     # Reading 10,000 trials: what has only grown, how they are sorted, what is added up.
     for table, column in (("trials", "rewound"), ("sweeps", "trimmed_event_id")):
         op.add_column(table, sa.Column(column, _Big, nullable=False, server_default=sa.text("0")))
@@ -152,6 +166,7 @@ def downgrade() -> None:
     op.drop_column("trials", "rewound")
     op.drop_column("sweeps", "trimmed_event_id")
     for table in (
+        "curve_pieces",
         "telemetry",
         "deliveries",
         "webhooks",

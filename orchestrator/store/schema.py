@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -241,6 +242,18 @@ metrics = Table(
         postgresql_where=text("NOT superseded"),
     ),
     sqlite_with_rowid=False,
+)
+
+curve_pieces = Table(
+    "curve_pieces",
+    metadata,
+    Column("trial_id", String(24), ForeignKey(trials.c.id), primary_key=True),
+    # Its points are above the last step of the piece before, up to this one.
+    Column("last_step", Integer, primary_key=True, autoincrement=False),
+    Column("points", Integer, nullable=False),
+    # Columns of numbers; see `pieces`.
+    Column("coarse", LargeBinary, nullable=False),
+    Column("whole", LargeBinary, nullable=False),
 )
 
 evaluations = Table(

@@ -17,20 +17,32 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 
-def chosen(steps: Floats, columns: Sequence[Floats], max_points: int) -> Indices:
+def chosen(
+    steps: Floats, columns: Sequence[Floats], max_points: int, points: int | None = None
+) -> Indices:
     """Indices of at most `max_points` points (at least 2) of a curve, rising.
 
     `steps` are whole numbers that rise, shape (n,); `columns` are values at them, each of shape
-    (n,), NaN where one was not finite. Of each bucket stay its first and last point and, of each
-    column, the smallest, the largest and the first NaN. If all points fit, all stay; if not even
-    one bucket fits, the first and the last do.
+    (n,), NaN where one was not finite. Of each bucket stays what is `striking`. If all points fit,
+    all stay; if not even one bucket fits, the first and the last do.
+
+    `points`: how many points the curve has, if these are what was striking of it at a level no
+    higher than the one needed here. What is chosen is then what it would be of all.
     """
-    if len(steps) <= max_points:
+    if (len(steps) if points is None else points) <= max_points:
         return np.arange(len(steps))
-    kept = 2 + 3 * len(columns)
+    kept = most_kept(len(columns))
     if max_points < kept:
         return np.array([0, len(steps) - 1])
-    buckets = steps.astype(np.int64) >> level(int(steps[0]), int(steps[-1]), max_points, kept)
+    return striking(steps, columns, level(int(steps[0]), int(steps[-1]), max_points, kept))
+
+
+def striking(steps: Floats, columns: Sequence[Floats], k: int) -> Indices:
+    """Of each bucket of 2^k steps its first and last point and, of each column, the smallest, the
+    largest and the first NaN: indices, rising. At least one point.
+
+    Of what is striking at one level, the same points are striking at a higher one as of all."""
+    buckets = steps.astype(np.int64) >> k
     ends = np.flatnonzero(np.diff(buckets))
     starts = np.concatenate(([0], ends + 1))
     group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(steps))))
@@ -41,6 +53,11 @@ def chosen(steps: Floats, columns: Sequence[Floats], max_points: int) -> Indices
             keep[_firsts(values == extreme.reduceat(values, starts)[group], group)] = True
         keep[_firsts(np.isnan(values), group)] = True
     return np.flatnonzero(keep)
+
+
+def most_kept(columns: int) -> int:
+    """How many points of one bucket stay at most."""
+    return 2 + 3 * columns
 
 
 def level(first: int, last: int, max_points: int, kept: int) -> int:
