@@ -84,7 +84,7 @@ class Orchestrator:
         self._tally = Tally()
         self._reporter = Reporter(self._tally, lambda f: self._store.fleet.add("orchestrator", f))
         self._courier = Courier(
-            self._store.webhooks,
+            self._store.outbox,
             Sender(settings.webhook_policy, proxy=settings.webhook_proxy),
             told=lambda _, outcome: self._tally.count(WEBHOOK_ATTEMPTS, outcome.result),
         )

@@ -32,6 +32,7 @@ from orchestrator.store.history import History
 from orchestrator.store.idempotency import Once
 from orchestrator.store.leaderboard import Leaderboard
 from orchestrator.store.live import Live
+from orchestrator.store.outbox import Outbox
 from orchestrator.store.pace import Pace
 from orchestrator.store.records import (
     CheckpointRow,
@@ -75,6 +76,7 @@ class Store:
         self.results = ResultsReader(self._db)
         self.access = Access(self._db)
         self.webhooks = Webhooks(self._db)
+        self.outbox = Outbox(self._db)
         self.fleet = FleetReader(self._db)
         self.pace = Pace(self._db)
         self.code = Code(self._db)

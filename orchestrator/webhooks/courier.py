@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.errors import StoreUnavailable
-from orchestrator.store.webhooks import DueDelivery, Webhooks
+from orchestrator.store.outbox import DueDelivery, Outbox
 from orchestrator.webhooks.schedule import DISABLE_AFTER, next_delay
 from orchestrator.webhooks.sending import Outcome, Sender
 
@@ -39,14 +39,14 @@ class Courier(threading.Thread):
 
     def __init__(
         self,
-        webhooks: Webhooks,
+        outbox: Outbox,
         sender: Sender,
         *,
         told: Callable[[str, Outcome], None] = lambda kind, outcome: None,
         disable_after: float = DISABLE_AFTER,
     ) -> None:
         super().__init__(name="courier", daemon=True)
-        self._webhooks = webhooks
+        self._outbox = outbox
         self._sender = sender
         self._told = told
         self._disable_after = disable_after
@@ -88,12 +88,12 @@ class Courier(threading.Thread):
         more to do at once. Raises StoreUnavailable."""
         if time.monotonic() - self._tidied > TIDY_SECONDS:
             self._tidied = time.monotonic()
-            self._webhooks.tidy(KEEP_DAYS)
-        made = self._webhooks.make_deliveries() if self._webhooks.behind() else 0
+            self._outbox.tidy(KEEP_DAYS)
+        made = self._outbox.make_deliveries() if self._outbox.behind() else 0
         with self._lock:
             room = SENDERS - self._sending.total()
             full = [webhook for webhook, count in self._sending.items() if count >= AT_ONCE]
-        claimed = self._webhooks.claim(min(room, AT_ONCE), CLAIM_SECONDS, full)
+        claimed = self._outbox.claim(min(room, AT_ONCE), CLAIM_SECONDS, full)
         for due in claimed:
             with self._lock:
                 self._sending[due.webhook_id] += 1
@@ -118,10 +118,10 @@ class Courier(threading.Thread):
         outcome = self._sender.send(due)
         self._told(due.kind, outcome)
         if outcome.error is None:
-            self._webhooks.delivered(due, outcome.status or 0)
+            self._outbox.delivered(due, outcome.status or 0)
             return outcome
         again = next_delay(due.attempts, outcome.retry_after, random.random())
-        disabled = self._webhooks.failed(
+        disabled = self._outbox.failed(
             due,
             outcome.error,
             status=outcome.status,

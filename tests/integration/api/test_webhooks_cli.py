@@ -32,7 +32,7 @@ def here(
     live.settings.webhook_allow = "127.0.0.1"
     monkeypatch.setenv("WINNOW_URL", live.url)
     monkeypatch.setenv("WINNOW_TOKEN", live.token)
-    courier = Courier(live_store.webhooks, Sender(Settings().webhook_policy))
+    courier = Courier(live_store.outbox, Sender(Settings().webhook_policy))
     courier.start()
     yield CliRunner()
     courier.stop()

@@ -31,7 +31,7 @@ def studies(store: Store, tmp_path: Path) -> Studies:
 @pytest.fixture
 def courier(store: Store) -> Iterator[Courier]:
     """One that looks when it is told to."""
-    made = Courier(store.webhooks, Sender(LOOPBACK))
+    made = Courier(store.outbox, Sender(LOOPBACK))
     yield made
     made.stop()
 
@@ -47,10 +47,10 @@ def sent(receiver: Receiver) -> list[tuple[str, dict[str, Any]]]:
 
 def deliver_all(store: Store, sender: Sender | None = None) -> list[Outcome]:
     """What a courier does, one message after the other."""
-    courier = Courier(store.webhooks, sender or Sender(LOOPBACK))
-    while store.webhooks.make_deliveries():
+    courier = Courier(store.outbox, sender or Sender(LOOPBACK))
+    while store.outbox.make_deliveries():
         pass
-    return [courier.deliver(due) for due in store.webhooks.claim(100, 60)]
+    return [courier.deliver(due) for due in store.outbox.claim(100, 60)]
 
 
 def test_a_sweep_tells_of_its_start_its_failures_its_budget_and_its_end(
@@ -105,7 +105,7 @@ def test_an_event_becomes_one_delivery_however_many_couriers_look(
     for number in range(5):
         sweep = store.create_sweep({}, 1, f"sweep {number}")
         store.cancel_queued(sweep.id)
-    looks = [threading.Thread(target=store.webhooks.make_deliveries) for _ in range(4)]
+    looks = [threading.Thread(target=store.outbox.make_deliveries) for _ in range(4)]
     for look in looks:
         look.start()
     for look in looks:
@@ -114,7 +114,7 @@ def test_an_event_becomes_one_delivery_however_many_couriers_look(
     claims: list[list[str]] = [[], [], []]
 
     def claim(mine: list[str]) -> None:
-        mine += [due.id for due in store.webhooks.claim(2, 60)]
+        mine += [due.id for due in store.outbox.claim(2, 60)]
 
     takers = [threading.Thread(target=claim, args=(mine,)) for mine in claims]
     for taker in takers:
@@ -123,7 +123,7 @@ def test_an_event_becomes_one_delivery_however_many_couriers_look(
         taker.join()
     taken = [delivery for mine in claims for delivery in mine]
     assert len(taken) == len(set(taken))
-    assert store.webhooks.claim(100, 60) == [] or len(taken) < 5
+    assert store.outbox.claim(100, 60) == [] or len(taken) < 5
 
 
 def test_a_webhook_hears_only_of_its_project_its_events_and_what_comes_after_it(
@@ -146,13 +146,13 @@ def test_what_was_on_its_way_when_its_courier_was_killed_is_sent_again_with_its_
 ) -> None:
     made = webhook(store, receiver)
     ping = store.webhooks.ping(made.id, "test")
-    (killed,) = store.webhooks.claim(10, seconds=0.0)  # it never says what became of it
+    (killed,) = store.outbox.claim(10, seconds=0.0)  # it never says what became of it
     (outcome,) = deliver_all(store)
     assert outcome.error is None
     (one,) = receiver.received
     assert one.headers["webhook-id"] == ping.id
     # It was not dead after all, and says so too late to be heard.
-    store.webhooks.failed(killed, "too late", again_in=1.0, disable_after=1.0)
+    store.outbox.failed(killed, "too late", again_in=1.0, disable_after=1.0)
     (delivery,) = store.webhooks.deliveries(made.id).items
     assert (delivery.state, delivery.attempts) == ("delivered", 2)
 
@@ -174,8 +174,8 @@ def test_a_receiver_that_is_away_is_tried_again_and_given_up_in_the_end(
     assert store.webhooks.get(made.id).failing_since is not None
     (due,) = [store.webhooks.redeliver(made.id, delivery.id)]
     assert due.state == "pending"
-    (claimed,) = store.webhooks.claim(1, 60)
-    store.webhooks.failed(claimed, "no", again_in=None, disable_after=1e9)
+    (claimed,) = store.outbox.claim(1, 60)
+    store.outbox.failed(claimed, "no", again_in=None, disable_after=1e9)
     (delivery,) = store.webhooks.deliveries(made.id, state="failed").items
     assert (delivery.attempts, delivery.last_error) == (2, "no")
     receiver.answer = lambda one: (200, {}, b"")
@@ -195,12 +195,10 @@ def test_a_webhook_that_is_gone_or_fails_for_days_is_disabled_with_a_note(
     found = store.webhooks.get(gone.id)
     assert (found.enabled, found.disabled_reason) == (False, "it answered 410")
     store.webhooks.ping(failing.id, "test")
-    (due,) = store.webhooks.claim(1, 60)
-    assert store.webhooks.failed(due, "no", again_in=0.0, disable_after=1e-9) is None
-    (due,) = store.webhooks.claim(1, 60)
-    assert "at last: no" in (
-        store.webhooks.failed(due, "no", again_in=0.0, disable_after=1e-9) or ""
-    )
+    (due,) = store.outbox.claim(1, 60)
+    assert store.outbox.failed(due, "no", again_in=0.0, disable_after=1e-9) is None
+    (due,) = store.outbox.claim(1, 60)
+    assert "at last: no" in (store.outbox.failed(due, "no", again_in=0.0, disable_after=1e-9) or "")
     assert not store.webhooks.get(failing.id).enabled
     noted = [row.action for row in store.access.audit(10)]
     assert noted == ["webhooks.disable", "webhooks.disable"]
@@ -244,8 +242,8 @@ def test_a_slow_receiver_does_not_hold_up_the_others(
 def test_deliveries_that_ended_long_ago_are_deleted(store: Store, receiver: Receiver) -> None:
     made = webhook(store, receiver)
     store.webhooks.ping(made.id, "test")
-    assert store.webhooks.tidy(days=0.0) == 0  # it has not ended
+    assert store.outbox.tidy(days=0.0) == 0  # it has not ended
     deliver_all(store)
-    assert store.webhooks.tidy(days=1.0) == 0
-    assert store.webhooks.tidy(days=-1.0) == 1
+    assert store.outbox.tidy(days=1.0) == 0
+    assert store.outbox.tidy(days=-1.0) == 1
     store.webhooks.delete(made.id)
