@@ -14,12 +14,15 @@ from orchestrator.store.exports import What
 
 router = APIRouter(prefix="/sweeps", tags=["exports"])
 
+_ROWS = {"type": "array", "items": {"type": "object"}}
 _FILES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file, made while it is sent",
         "content": {
-            kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}}
-            for kind in MEDIA_TYPES.values()
+            kind.partition(";")[0]: {
+                "schema": _ROWS if form == "json" else {"type": "string", "format": "binary"}
+            }
+            for form, kind in MEDIA_TYPES.items()
         },
     }
 }
