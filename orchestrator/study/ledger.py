@@ -114,6 +114,15 @@ class Ledger:
         sign = self.objectives.sign
         return min(done, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
 
+    def best_unfinished(self) -> LiveTrial | None:
+        """If no trial has completed: the running one with the lowest held-out loss, whose
+        checkpoint is all that there is of the sweep."""
+        if self.best() is not None:
+            return None
+        told = {t.id: t.told(1.0).held_out for t in self.running() if t.kind == "search"}
+        measured = {i: loss for i, loss in told.items() if loss is not None}
+        return self.trials[min(measured, key=lambda i: measured[i])] if measured else None
+
     def history(self) -> list[Told]:
         """All search trials so far, as the sampler wants them: lower is better."""
         sign = self.objectives.sign

@@ -22,6 +22,7 @@ from orchestrator.study.disk import Disk
 from orchestrator.study.failures import Verdict, after_failure
 from orchestrator.study.ledger import Attempt, Change, Ledger
 from orchestrator.study.reuse import Reuse
+from orchestrator.study.slots import Slots
 from orchestrator.study.spending import Purse
 from orchestrator.study.wishes import Wishes
 from trainer.config import ANYWHERE, Roots
@@ -60,8 +61,7 @@ class Study:
             roots=roots,
         )
         self.spec = self._ledger.spec
-        self.slots = slots
-        """How many trials it may run at once; None where nobody has said."""
+        self._slots = Slots(self._ledger, slots)
         self._exhausted = False
         self._closing: Closing = "no"
         self._message = ""
@@ -85,6 +85,11 @@ class Study:
         """Whether the database did not answer when it was last asked."""
         return self._ledger.writer.away
 
+    @property
+    def slots(self) -> int | None:
+        """How many trials the cluster grants it at once; None where nobody has said."""
+        return self._slots.granted
+
     # --- what the driver calls ---------------------------------------------------------------
 
     def next(self) -> Attempt | None:
@@ -96,7 +101,7 @@ class Study:
         if self._closing != "no":
             self._close_if_idle()
             return None
-        if self.finished or self._over_limit() >= 0:
+        if self.finished or self._slots.full():
             return None
         # Asked again at the end: only then is it known that no new trials will come.
         back, new = self._called_back, self._proposed
@@ -164,7 +169,7 @@ class Study:
             ledger.commit(Change(lambda tx: tx.keep_scheduler_summary(news)))
         desk: Desk = ledger.writer.read(lambda: ledger.store.desk(ledger.lease.sweep_id))
         if desk.slots is not None:
-            self.slots = desk.slots
+            self._slots.granted = desk.slots
         asked += self._wishes.carry_out(desk.commands)
         asked += self._keep_within_slots()
         if self._closing == "no" and (reason := self._purse.look()) is not None:
@@ -186,7 +191,7 @@ class Study:
         """End, pause or leave the sweep as soon as its attempts have yielded; these."""
         self._closing, self._message = how, message
         asked: list[tuple[str, Control]] = []
-        keep = self._best_unfinished() if how == "budget" else None
+        keep = self._ledger.best_unfinished() if how == "budget" else None
         for trial in self._ledger.running():
             if how in ("shutdown", "pause"):
                 reason = "stopped" if how == "shutdown" else "paused"
@@ -298,40 +303,19 @@ class Study:
 
     # --- keeping within what is granted ------------------------------------------------------
 
-    def _limit(self) -> int | None:
-        limits = [n for n in (self.slots, self._ledger.max_concurrent) if n is not None]
-        return min(limits) if limits else None
-
     def _waiting_for(self) -> str:
         """What a trial that could run waits for, as a sentence."""
-        if self._closing == "pause":
-            return "the sweep is paused"
-        if self.slots == 0:
-            return "the sweep has no slot now"
-        limit = self._limit()
-        if limit is None:
-            return "it waits for a slot"
-        return "it waits for the sweep's slot" if limit == 1 else f"it waits for a slot of {limit}"
-
-    def _over_limit(self) -> int:
-        """Attempts that run and stay, beyond the limit; below 0 if there is room."""
-        limit = self._limit()
-        staying = sum(t.intent is None for t in self._ledger.running())
-        return -1 if limit is None else staying - limit
+        return "the sweep is paused" if self._closing == "pause" else self._slots.waiting_for()
 
     def _keep_within_slots(self) -> list[tuple[str, Control]]:
-        """Preempt what there is no slot for any more: first those that lose least by it."""
-        if self._closing != "no" or (limit := self._limit()) is None:
+        """Preempt what there is no slot for any more."""
+        if self._closing != "no":
             return []
         if self.slots == 0:
             return self.close("shutdown", "its slots went to other sweeps")
-        staying = [t for t in self._ledger.running() if t.intent is None]
-        staying.sort(key=lambda t: (t.pinned, t.unsaved, -t.number))
         asked: list[tuple[str, Control]] = []
-        for trial in staying[: max(0, self._over_limit())]:
-            granted = self.slots is not None and self.slots <= limit
-            message = "its slot went to another sweep" if granted else f"at most {limit} at once"
-            control, text = self.pause_control(trial, message)
+        for trial, why in self._slots.to_yield():
+            control, text = self.pause_control(trial, why)
             trial.intent = (control, TrialState.PENDING, "preempted", text)
             asked.append((trial.attempt_id, control))
         return asked
@@ -455,15 +439,6 @@ class Study:
             ledger.commit(ledger.calling_back(trial, "resumed", decision.reason))
 
     # --- closing -----------------------------------------------------------------------------
-
-    def _best_unfinished(self) -> LiveTrial | None:
-        """If no trial has completed: the running one with the lowest held-out loss, whose
-        checkpoint is all that will be left of the sweep."""
-        if self._ledger.best() is not None:
-            return None
-        told = {t.id: t.told(1.0).held_out for t in self._ledger.running() if t.kind == "search"}
-        measured = {i: loss for i, loss in told.items() if loss is not None}
-        return self._ledger.trials[min(measured, key=lambda i: measured[i])] if measured else None
 
     def _close_if_idle(self) -> None:
         if self.finished or self._closing == "no" or self._ledger.running():
