@@ -18,6 +18,7 @@ from orchestrator.store import (
     leases,
     metrics,
     projects,
+    restart,
     sweeps,
     trials,
 )
@@ -44,12 +45,10 @@ from orchestrator.store.records import (
     Lease,
     SweepRows,
     Token,
-    TrialRow,
     Usage,
 )
 from orchestrator.store.requests import Requests
 from orchestrator.store.results import ResultsReader
-from orchestrator.store.schema import trials as trials_table
 from orchestrator.store.sweeps import Listing
 from orchestrator.store.webhooks import Webhooks
 from orchestrator.store.writer import Writer
@@ -192,11 +191,6 @@ class Store:
         """Trials that changed after `version`, by number, and the version to ask with next time."""
         with self._sweep(sweep_id) as session:
             return trials.changed_since(session, sweep_id, version)
-
-    def trial_config(self, trial_id: str) -> dict[str, Any]:
-        """The trial's complete training configuration (TrainConfig, as JSON)."""
-        with self._db.read() as session:
-            return trials.row_of(session, trial_id).config
 
     def curves(
         self,
@@ -413,61 +407,7 @@ class Store:
     def sweep_rows(self, sweep_id: str) -> SweepRows:
         """All that a driver needs to start, or to go on after another one."""
         with self._db.read() as session:
-            sweep = sweeps.row_of(session, sweep_id)
-            steps = metrics.load_steps(session, sweep_id)
-            evaluations = metrics.load_evaluations(session, sweep_id)
-            checkpoints = metrics.load_checkpoints(session, sweep_id)
-            attempts = metrics.load_attempts(session, sweep_id)
-            rows = session.rows(
-                select(trials_table)
-                .where(trials_table.c.sweep_id == sweep_id)
-                .order_by(trials_table.c.number)
-            )
-            return SweepRows(
-                sweep_id=sweep.id,
-                name=sweep.name,
-                state=SweepState(sweep.state),
-                spec=sweep.spec,
-                facts=sweep.facts,
-                planned=sweep.planned,
-                prior=sweep.prior,
-                project=sweep.project_id,
-                space=sweep.space,
-                budget=sweep.budget,
-                max_concurrent=sweep.max_concurrent,
-                slots=sweep.slots,
-                started_at=sweep.started_at,
-                trials=tuple(
-                    TrialRow(
-                        id=row.id,
-                        number=row.number,
-                        kind=row.kind,
-                        state=TrialState(row.state),
-                        reason=row.reason,
-                        message=row.message,
-                        params=row.params,
-                        config=row.config,
-                        attempt=row.attempt,
-                        step=row.step,
-                        samples=row.samples,
-                        total_samples=row.total_samples,
-                        value=row.value,
-                        also=row.also or {},
-                        seconds=row.seconds,
-                        ended_at=row.ended_at,
-                        checkpoints=checkpoints.get(row.id, ()),
-                        steps=steps.get(row.id, ()),
-                        evaluations=evaluations.get(row.id, ()),
-                        pinned=row.pinned,
-                        parent=row.parent,
-                        reused_from=row.reused_from,
-                        fingerprint=row.fingerprint,
-                        attempts=attempts.get(row.id, ()),
-                    )
-                    for row in rows
-                ),
-                decisions=decisions.load(session, sweep_id),
-            )
+            return restart.rows(session, sweep_id)
 
     # --- commands, tokens, cluster ------------------------------------------------------------
 

@@ -162,7 +162,8 @@ def test_a_clone_runs_with_its_changes(studies: Studies) -> None:
     assert clone.params == trial(store, sweep_id, 1).params | {"learning_rate": 0.0123}
     assert clone.state is TrialState.COMPLETED
     assert len(searched(store, sweep_id)) == 7  # the six of the grid are not fewer for it
-    assert store.trial_config(clone.id)["learning_rate"] == 0.0123
+    (stored,) = [t for t in store.sweep_rows(sweep_id).trials if t.id == clone.id]
+    assert stored.config["learning_rate"] == 0.0123
 
 
 def test_an_impossible_clone_is_refused_and_the_sweep_goes_on(studies: Studies) -> None:

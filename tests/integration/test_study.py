@@ -392,8 +392,7 @@ def test_strategies_and_adapters_can_be_searched(store: Store, start) -> None:
         planned=4,
     )
     drive(study)
-    trials = [t for t in store.list_trials(sweep_id).items if t.kind == "search"]
-    configs = [store.trial_config(t.id) for t in trials]
+    configs = [t.config for t in store.sweep_rows(sweep_id).trials if t.kind == "search"]
     assert {(c["data"]["strategy"], c["lora_rank"]) for c in configs} == {
         ("stacked", 4), ("stacked", 8), ("phased", 4), ("phased", 8),
     }  # fmt: skip

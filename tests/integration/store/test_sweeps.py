@@ -234,7 +234,6 @@ def test_what_does_not_exist_is_not_found(running: Running):
     asks = [
         lambda: store.get_sweep("nothing"),
         lambda: store.get_trial("nothing-1"),
-        lambda: store.trial_config("nothing-1"),
         lambda: store.list_trials("nothing"),
         lambda: store.trials_changed_since("nothing"),
         lambda: store.curves("nothing"),
