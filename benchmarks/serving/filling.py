@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 from sqlalchemy.engine import make_url
 
-from orchestrator.store import Store, migrate
+from orchestrator.store import Store, migrate, pieces
 from winnow.spec import SweepSpec
 
 BATCH_SAMPLES = 16
@@ -96,7 +96,12 @@ def _write(url: str, sweep_id: str, trials: int, steps: int, seed: int) -> None:
         connection.execute("SET synchronous_commit = off")
         for table, columns, rows in made.tables():
             statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+            blobs = table == "curve_pieces"
+            if blobs:
+                statement += " (FORMAT BINARY)"
             with connection.cursor().copy(statement) as copy:  # type: ignore[arg-type]
+                if blobs:
+                    copy.set_types(["varchar", "int4", "int4", "bytea", "bytea"])
                 for row in rows:
                     copy.write_row(row)
         connection.execute(*made.ended("%s"))  # type: ignore[arg-type]
@@ -121,6 +126,7 @@ class _Made:
 
     def __init__(self, sweep_id: str, trials: int, steps: int, seed: int) -> None:
         self._sweep_id, self._steps = sweep_id, steps
+        self._seed = seed
         self._random = np.random.default_rng(seed)
         self._numbers = list(range(trials))
         self._rates = 10 ** self._random.uniform(-6, -3, trials)
@@ -141,6 +147,7 @@ class _Made:
         yield "trials", _TRIAL, self._trials()
         yield "attempts", _ATTEMPT, self._attempts()
         yield "metrics", _METRIC, self._points()
+        yield "curve_pieces", pieces.FIELDS, self._pieces()
         yield "evaluations", _EVALUATION, self._evaluations()
 
     def ended(self, mark: str) -> tuple[str, tuple[Any, ...]]:
@@ -178,22 +185,36 @@ class _Made:
         for n in self._by_id:
             yield (self._id(n), 1, f"{self._id(n)}-a1", 1, "COMPLETED", 1, _TIME, _TIME)
 
-    def _points(self) -> Iterator[tuple[Any, ...]]:
+    def _curve(self, n: int) -> dict[str, np.ndarray]:
+        """What a driver stores of each step, but for what is the same in all."""
+        random = np.random.default_rng((self._seed, n))
         size = self._steps
         step = np.arange(1, size + 1)
-        ints = [step.tolist(), (step * BATCH_SAMPLES).tolist(), (step * 1000).tolist()]
-        zeros, batch = [0] * size, [BATCH_SAMPLES] * size
-        seconds, memory = [0.06] * size, [7 * 10**9] * size
+        noise = random.normal(0, 0.05, size)
+        return {
+            "step": step,
+            "samples": step * BATCH_SAMPLES,
+            "tokens": step * 1000,
+            "loss": self._ends[n] + 2 * np.exp(-4 * step / size) + noise,
+            "grad_norm": np.exp(random.normal(0, 0.4, size)),
+            "learning_rate": self._rates[n] * (1 - step / size),
+            "seconds": np.full(size, 0.06),
+        }
+
+    def _points(self) -> Iterator[tuple[Any, ...]]:
+        size = self._steps
+        zeros, batch, memory = [0] * size, [BATCH_SAMPLES] * size, [7 * 10**9] * size
         for n in self._by_id:
-            noise = self._random.normal(0, 0.05, size)
-            loss = (self._ends[n] + 2 * np.exp(-4 * step / size) + noise).tolist()
-            norm = np.exp(self._random.normal(0, 0.4, size)).tolist()
-            rate = (self._rates[n] * (1 - step / size)).tolist()
-            trial = [self._id(n)] * size
+            columns = [column.tolist() for column in self._curve(n).values()]
             yield from zip(
-                trial, *ints, [1] * size, loss, norm, rate, seconds, memory, batch,
-                [1000] * size, zeros, zeros, [False] * size, strict=True,
+                [self._id(n)] * size, [1] * size, *columns, memory, batch, [1000] * size,
+                zeros, zeros, [False] * size, strict=True,
             )  # fmt: skip
+
+    def _pieces(self) -> Iterator[tuple[Any, ...]]:
+        """As a trial that has ended leaves them."""
+        for n in self._by_id:
+            yield from pieces.encoded(self._id(n), self._curve(n))
 
     def _evaluations(self) -> Iterator[tuple[Any, ...]]:
         for n in self._by_id:
@@ -217,7 +238,7 @@ _ATTEMPT = (
     "trial_id", "attempt", "id", "epoch", "state", "first_step", "started_at", "ended_at",
 )  # fmt: skip
 _METRIC = (
-    "trial_id", "step", "samples", "tokens", "attempt", "loss", "grad_norm", "learning_rate",
+    "trial_id", "attempt", "step", "samples", "tokens", "loss", "grad_norm", "learning_rate",
     "seconds", "memory", "batch_samples", "input_tokens", "padding", "data_wait", "superseded",
 )  # fmt: skip
 _EVALUATION = (

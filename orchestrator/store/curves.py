@@ -1,10 +1,11 @@
 """Learning curves as columns of numbers, read in bulk below SQLAlchemy and kept while they hold.
 
 A page asks for the curves of many trials at once: a hundred thousand numbers that nobody looks at
-one by one. They go from the database's cursor into arrays, and from these into the answer. Arrays
-of trials that were asked for lately are kept. A trial's `version` rises with every transaction that
-writes of it, and its `rewound` with those after which a point counts no more; both are read in the
-same snapshot as the points, so what is kept is what is stored or its beginning, and is never stale.
+one by one. They go from `pieces` into arrays, and from these into the answer: from the coarse views
+alone, where no more of a curve is to be shown. Arrays of trials that were asked for lately are
+kept. A trial's `version` rises with every transaction that writes of it, and its `rewound` with
+those after which a point counts no more; both are read in the same snapshot as the points, so what
+is kept is what is stored or its beginning, and is never stale.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from orchestrator.errors import NotFound
-from orchestrator.store import sweeps
+from orchestrator.store import pieces, sweeps
 from orchestrator.store.database import Database, ReadSession
 from orchestrator.store.metrics import evaluation_rows
+from orchestrator.store.pieces import COARSE, COARSE_LEVEL, EXTREMES, WHOLE, Columns, Held
 from orchestrator.store.schema import trials
-from orchestrator.store.thinning import chosen
+from orchestrator.store.thinning import chosen, level, most_kept
 
 Axis = Literal["steps", "samples", "tokens", "time"]
 Main = Literal["loss", "grad_norm", "learning_rate"]
@@ -41,17 +43,14 @@ Detail = Literal[
 ]
 MAIN: tuple[str, ...] = get_args(Main)
 DETAILS: tuple[str, ...] = get_args(Detail)
-EXTREMES = ("loss", "grad_norm")
-"""Columns whose extremes stay, where they are asked for; else those of the first that is."""
-
 CACHED_BYTES = 128 * 2**20
+_TRIALS_AT_ONCE = 200
 _BASE = ("step", "samples", *EXTREMES)
 _WHOLE = frozenset({"step", "samples", "tokens", "memory", "input_tokens"})
 _STORED_FOR = {"tokens_per_second": ("input_tokens", "seconds")}
 _AXIS = {"steps": "step", "samples": "samples", "tokens": "tokens", "time": "seconds"}
 
 Column = NDArray[np.float64] | NDArray[np.int64]
-Columns = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,28 @@ class Wanted:
         """Columns of the table that this needs, without doubles."""
         asked = [n for name in self.columns for n in _STORED_FOR.get(name, (name,))]
         return tuple(dict.fromkeys((*_BASE, *asked, _AXIS[self.axis or "steps"])))
+
+    def extremes(self) -> list[str]:
+        """Columns whose extremes stay: of EXTREMES those asked for, else the first that is."""
+        return [n for n in EXTREMES if n in self.columns] or [*self.columns[:1]]
+
+    def coarse(self, last_step: int) -> bool:
+        """Whether a coarse view is probably enough for a curve that ends there."""
+        extremes = self.extremes()
+        unfiltered = self.after_step is None and self.low is None and self.high is None
+        return (
+            unfiltered
+            and set(self.stored()) <= set(COARSE)
+            and set(extremes) <= set(EXTREMES)
+            and self.enough(1, last_step)
+        )
+
+    def enough(self, first_step: int, last_step: int) -> bool:
+        """Whether a coarse view has all points that are chosen of a curve with these ends."""
+        kept = most_kept(len(self.extremes()))
+        if self.max_points < kept:
+            return True
+        return level(first_step, last_step, self.max_points, kept) >= COARSE_LEVEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +139,6 @@ class CurvesPage:
     next: int | None
 
 
-@dataclass(slots=True)
-class _Kept:
-    version: int
-    rewound: int
-    columns: Columns = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        return sum(column.nbytes for column in self.columns.values())
-
-
 @dataclass(frozen=True, slots=True)
 class _Trial:
     id: str
@@ -138,6 +148,26 @@ class _Trial:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Columns of a trial's points: all, or of a coarse view."""
+
+    columns: Columns
+    points: int
+    """That they stand for."""
+
+    @property
+    def size(self) -> int:
+        return sum(column.nbytes for column in self.columns.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    version: int
+    rewound: int
+    read: _Read
+
+
 class Curves:
     """Reads curves, from any number of threads."""
 
@@ -145,7 +175,8 @@ class Curves:
         self._db = database
         self._limit = cached_bytes
         self._size = 0
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, bool], _Kept] = OrderedDict()
+        """By trial, and whether it is a coarse view."""
         self._lock = threading.Lock()
 
     def read(
@@ -175,91 +206,143 @@ class Curves:
             )
 
     def _read(self, session: ReadSession, of: Sequence[_Trial], wanted: Wanted) -> Iterator[Points]:
+        asked = [t for t in of if t.step and (wanted.after(t.id) or 0) < t.step]
+        for start in range(0, len(asked), _TRIALS_AT_ONCE):
+            some = asked[start : start + _TRIALS_AT_ONCE]
+            coarse = [trial for trial in some if wanted.coarse(trial.step)]
+            found = self._columns(session, coarse, wanted, coarse=True)
+            # Of a curve with gaps, or that begins late, more may be shown than its coarse view has.
+            found = {id: read for id, read in found.items() if _suffices(read, wanted)}
+            rest = [trial for trial in some if trial.id not in found]
+            views = {trial.id: trial.id in found for trial in some}
+            found |= self._columns(session, rest, wanted, coarse=False)
+            for trial in some:
+                points = _points(trial.id, found[trial.id], wanted, coarse=views[trial.id])
+                if points is not None:
+                    yield points
+
+    def _columns(
+        self, session: ReadSession, of: Sequence[_Trial], wanted: Wanted, *, coarse: bool
+    ) -> dict[str, _Read]:
+        """By trial its columns: whole, or the coarse view of them; or, if only new points are
+        asked for and nothing is kept, those."""
+        names = wanted.stored()
+        in_pieces = set(names) <= set(WHOLE)
+        found: dict[str, _Read] = {}
+        missing: list[_Trial] = []
         cursor = session.cursor()
         try:
             for trial in of:
-                found = self._points(session, cursor, trial, wanted)
-                if found is not None:
-                    yield found
+                kept = self._known(trial, names, coarse=coarse)
+                after = wanted.after(trial.id)
+                if kept is not None:
+                    found[trial.id] = self._grown(session, cursor, trial, kept, coarse=coarse)
+                elif after and wanted.axis != "time":
+                    columns = pieces.rows(session, cursor, trial.id, names, after)
+                    found[trial.id] = _Read(columns, len(columns["step"]))
+                else:
+                    missing.append(trial)
+            held: dict[str, Held] = {}
+            if missing and in_pieces:
+                held = pieces.load(session, [trial.id for trial in missing], coarse=coarse)
+            all_names = (COARSE if coarse else WHOLE) if in_pieces else (*WHOLE, *names)
+            for trial in missing:
+                read = _from(session, cursor, trial, held.get(trial.id), all_names)
+                self._keep(trial, read, coarse=coarse)
+                found[trial.id] = read
         finally:
             cursor.close()
-
-    def _points(
-        self, session: ReadSession, cursor: Any, trial: _Trial, wanted: Wanted
-    ) -> Points | None:
-        after = wanted.after(trial.id)
-        if trial.step == 0 or (after is not None and after >= trial.step):
-            return None
-        columns = self._columns(session, cursor, trial, wanted)
-        steps = columns["step"]
-        x = columns[_AXIS[wanted.axis or "steps"]]
-        if wanted.axis == "time":
-            x = np.cumsum(x)
-        keep = np.ones(len(steps), dtype=bool)
-        if after is not None:
-            keep &= steps > after
-        if wanted.low is not None:
-            keep &= x >= wanted.low
-        if wanted.high is not None:
-            keep &= x <= wanted.high
-        passed = np.flatnonzero(keep)
-        if not len(passed):
-            return None
-        asked = [n for n in EXTREMES if n in wanted.columns] or [*wanted.columns[:1]]
-        extremes = [_made(name, columns)[passed] for name in asked]
-        at = passed[chosen(steps[passed], extremes, wanted.max_points)]
-        names = dict.fromkeys(("step", "samples", *wanted.columns))
-        return Points(
-            trial_id=trial.id,
-            total=len(passed),
-            columns={name: _typed(name, _made(name, columns)[at]) for name in names},
-            x=None if wanted.axis is None else _typed(_axis_name(wanted.axis), x[at]),
-        )
-
-    def _columns(self, session: ReadSession, cursor: Any, trial: _Trial, wanted: Wanted) -> Columns:
-        """The trial's stored columns: whole, or, if only new points are asked for and nothing is
-        kept, those."""
-        names = wanted.stored()
-        with self._lock:
-            kept = self._kept.get(trial.id)
-            known: Columns = {}
-            version = rewound = -1
-            if kept is not None:
-                self._kept.move_to_end(trial.id)
-                known = dict(kept.columns)
-                version, rewound = kept.version, kept.rewound
-        if kept is not None and rewound == trial.rewound and known.keys() >= set(names):
-            if version == trial.version:
-                return known
-            if version < trial.version:
-                last = known["step"][-1] if len(known["step"]) else 0
-                more = _fetch(session, cursor, trial.id, tuple(known), int(last))
-                grown = {n: np.concatenate((known[n], more[n])) for n in known}
-                self._keep(trial, grown)
-                return grown
-        after = wanted.after(trial.id)
-        if after and wanted.axis != "time":
-            return _fetch(session, cursor, trial.id, names, after)
-        if kept is not None:
-            names = tuple(dict.fromkeys((*names, *known)))
-        found = _fetch(session, cursor, trial.id, names, 0)
-        self._keep(trial, found)
         return found
 
-    def _keep(self, trial: _Trial, columns: Columns) -> None:
-        new = _Kept(trial.version, trial.rewound, columns)
+    def _known(self, trial: _Trial, names: Sequence[str], *, coarse: bool) -> _Kept | None:
+        """What is kept of a trial, if it is what is stored or its beginning."""
         with self._lock:
-            old = self._kept.pop(trial.id, None)
+            kept = self._kept.get((trial.id, coarse))
+            if kept is None:
+                return None
+            self._kept.move_to_end((trial.id, coarse))
+        good = kept.rewound == trial.rewound and kept.version <= trial.version
+        return kept if good and kept.read.columns.keys() >= set(names) else None
+
+    def _grown(
+        self, session: ReadSession, cursor: Any, trial: _Trial, kept: _Kept, *, coarse: bool
+    ) -> _Read:
+        """What is kept, with the points that are new since."""
+        if kept.version == trial.version:
+            return kept.read
+        known = kept.read.columns
+        last = int(known["step"][-1]) if len(known["step"]) else 0
+        read = kept.read
+        if last < trial.step:
+            more = pieces.rows(session, cursor, trial.id, tuple(known), last)
+            read = _Read(pieces.joined(known, more), read.points + len(more["step"]))
+        self._keep(trial, read, coarse=coarse)
+        return read
+
+    def _keep(self, trial: _Trial, read: _Read, *, coarse: bool) -> None:
+        key = (trial.id, coarse)
+        with self._lock:
+            old = self._kept.pop(key, None)
             if old is not None:
                 if old.version > trial.version:  # a reader with a later snapshot was faster
-                    self._kept[trial.id] = old
+                    self._kept[key] = old
                     return
-                self._size -= old.size
-            self._kept[trial.id] = new
-            self._size += new.size
+                self._size -= old.read.size
+            self._kept[key] = _Kept(trial.version, trial.rewound, read)
+            self._size += read.size
             while self._size > self._limit and self._kept:
                 _, oldest = self._kept.popitem(last=False)
-                self._size -= oldest.size
+                self._size -= oldest.read.size
+
+
+def _from(
+    session: ReadSession, cursor: Any, trial: _Trial, held: Held | None, names: Sequence[str]
+) -> _Read:
+    """A trial's columns: what its pieces hold, and the rows of the points beyond."""
+    names = tuple(dict.fromkeys(names))
+    if held is None:
+        columns = pieces.rows(session, cursor, trial.id, names, 0)
+        return _Read(columns, len(columns["step"]))
+    if held.last_step >= trial.step:
+        return _Read(held.columns, held.points)
+    more = pieces.rows(session, cursor, trial.id, names, held.last_step)
+    return _Read(pieces.joined(held.columns, more), held.points + len(more["step"]))
+
+
+def _suffices(read: _Read, wanted: Wanted) -> bool:
+    """Whether a coarse view has all points that are chosen of the curve."""
+    steps = read.columns["step"]
+    if len(steps) == read.points:
+        return True
+    return read.points > wanted.max_points and wanted.enough(int(steps[0]), int(steps[-1]))
+
+
+def _points(trial_id: str, read: _Read, wanted: Wanted, *, coarse: bool) -> Points | None:
+    columns = read.columns
+    steps = columns["step"]
+    x = columns[_AXIS[wanted.axis or "steps"]]
+    if wanted.axis == "time":
+        x = np.cumsum(x)
+    keep = np.ones(len(steps), dtype=bool)
+    if (after := wanted.after(trial_id)) is not None:
+        keep &= steps > after
+    if wanted.low is not None:
+        keep &= x >= wanted.low
+    if wanted.high is not None:
+        keep &= x <= wanted.high
+    passed = np.flatnonzero(keep)
+    if not len(passed):
+        return None
+    total = read.points if coarse else len(passed)
+    extremes = [_made(name, columns)[passed] for name in wanted.extremes()]
+    at = passed[chosen(steps[passed], extremes, wanted.max_points, total)]
+    names = dict.fromkeys(("step", "samples", *wanted.columns))
+    return Points(
+        trial_id=trial_id,
+        total=total,
+        columns={name: _typed(name, _made(name, columns)[at]) for name in names},
+        x=None if wanted.axis is None else _typed(_axis_name(wanted.axis), x[at]),
+    )
 
 
 def _members(
@@ -286,21 +369,6 @@ def _members(
     if limit is not None:
         query = query.limit(limit + 1)
     return [_Trial(*row) for row in session.rows(query)]
-
-
-def _fetch(
-    session: ReadSession, cursor: Any, trial_id: str, names: Sequence[str], after: int
-) -> Columns:
-    """Columns of a trial's points that count, beyond a step. Names are ours, not a user's."""
-    mark = session.placeholder
-    cursor.execute(
-        f"SELECT {', '.join(names)} FROM metrics "
-        f"WHERE trial_id = {mark} AND step > {mark} AND NOT superseded ORDER BY step",
-        (trial_id, after),
-    )
-    rows = cursor.fetchall()
-    table = np.array(rows, dtype=np.float64) if rows else np.empty((0, len(names)))
-    return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
 
 
 def _made(name: str, columns: Columns) -> NDArray[np.float64]:

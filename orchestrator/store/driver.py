@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from orchestrator.errors import Conflict, InvalidTransition, NotFound
 from orchestrator.redaction import clean_values
 from orchestrator.schedulers.base import Decision
-from orchestrator.store import commands, decisions, leases, metrics
+from orchestrator.store import commands, decisions, leases, metrics, pieces
 from orchestrator.store import sweeps as sweep_rows
 from orchestrator.store import trials as trial_rows
 from orchestrator.store.clock import now
@@ -224,6 +224,8 @@ class DriverTransaction:
             metrics.supersede_beyond(self._session, trial_id, attempt, batch.steps[0].step - 1)
             rewound = {"rewound": self._revision}
         metrics.insert_steps(self._session, trial_id, attempt, batch.steps)
+        if batch.steps and pieces.due(row.step, batch.steps[-1].step):
+            pieces.seal(self._session, trial_id)
         metrics.insert_evaluations(self._session, trial_id, attempt, batch.evaluations)
         metrics.insert_checkpoints(self._session, trial_id, attempt, batch.checkpoints)
         self._session.execute(
@@ -257,6 +259,8 @@ class DriverTransaction:
         further = {name: metrics.finite_or_none(v) for name, v in (also or {}).items()}
         row = self._live(trial_id, attempt)
         trial_rows.close_attempt(self._session, row, state, reason, message)
+        if state.ended or state is TrialState.PAUSED:
+            pieces.seal(self._session, trial_id, done=True)
         trial_rows.move(
             self._session,
             row,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.errors import Conflict
+from orchestrator.store import pieces
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.records import AttemptRow, CheckpointRow
 from orchestrator.store.schema import attempts, checkpoints, evaluations, metrics, trials
@@ -39,30 +42,9 @@ def insert_steps(
 ) -> None:
     if not steps:
         return
-    rows = [
-        (
-            trial_id,
-            attempt,
-            s.step,
-            s.samples,
-            s.tokens,
-            finite_or_none(s.loss),
-            finite_or_none(s.grad_norm),
-            s.learning_rate,
-            s.seconds,
-            s.memory,
-            s.batch_samples,
-            s.input_tokens,
-            s.padding,
-            s.data_wait,
-            finite_or_none(s.mfu),
-            finite_or_none(s.grad_sq),
-            finite_or_none(s.noise),
-        )
-        for s in steps
-    ]
+    rows = [(trial_id, attempt, *_cells(s)) for s in steps]
     try:
-        session.insert_rows(metrics, _STEP, rows)
+        session.insert_rows(metrics, _STORED, rows)
     except IntegrityError as error:
         raise Conflict(
             f"Trial {trial_id}: a step between {steps[0].step} and {steps[-1].step} "
@@ -70,25 +52,18 @@ def insert_steps(
         ) from error
 
 
-_STEP = (
-    "trial_id",
-    "attempt",
-    "step",
-    "samples",
-    "tokens",
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "seconds",
-    "memory",
-    "batch_samples",
-    "input_tokens",
-    "padding",
-    "data_wait",
-    "mfu",
-    "grad_sq",
-    "noise",
-)
+STEP = tuple(field.name for field in fields(StepRecord))
+"""Columns of a step, as the trainer names them."""
+_STORED = ("trial_id", "attempt", *STEP)
+_cells_of = attrgetter(*STEP)
+_finite = frozenset(STEP.index(n) for n in ("loss", "grad_norm", "mfu", "grad_sq", "noise"))
+
+
+def _cells(step: StepRecord) -> tuple[Any, ...]:
+    return tuple(
+        finite_or_none(value) if at in _finite else value
+        for at, value in enumerate(_cells_of(step))
+    )
 
 
 def insert_evaluations(
@@ -148,6 +123,7 @@ def copy(session: WriteSession, source_id: str, trial_id: str) -> None:
             table.c.trial_id == source_id, ~table.c.superseded
         )
         session.execute(insert(table).from_select(["trial_id", "attempt", *names], taken))
+    pieces.seal(session, trial_id, done=True)
 
 
 def supersede(
@@ -170,6 +146,7 @@ def supersede(
 
 def supersede_beyond(session: WriteSession, trial_id: str, attempt: int, step: int) -> None:
     """Attempt `attempt` goes on after `step`: what earlier ones did beyond it no longer counts."""
+    pieces.cut(session, trial_id, step)
     for table in (metrics, evaluations, checkpoints):
         supersede(session, table, trial_id, attempt, table.c.step > step)
 

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from tests.integration.store.reports import Running, step, steps
+import random
+
+import numpy as np
+from sqlalchemy import select
+
+from orchestrator.store import Store, Wanted
+from orchestrator.store.database import Database
+from orchestrator.store.schema import curve_pieces
+from orchestrator.store.thinning import chosen
+from tests.integration.store.reports import Running, checkpoint, step, steps
 from trainer.metrics import Batch
+from winnow.types import TrialState
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_extremes(running: Running):
@@ -39,3 +49,86 @@ def test_a_reader_asks_each_trial_for_what_it_has_not_seen(running: Running):
     assert running.store.curves(running.sweep_id, after_step={two: 5, ten: 5}) == []
     assert [c.trial_id for c in running.store.curves(running.sweep_id, [ten])] == [ten]
     assert len(running.store.curves(running.sweep_id, after_step={})) == 2
+
+
+def test_a_curve_in_pieces_is_the_curve_of_its_points(running: Running, migrated_url: str):
+    """A long trial fails, is computed again in part, grows, pauses and ends; what is shown of it,
+    at any width, is what thinning makes of all its points. So for a reader who kept nothing."""
+    draw = random.Random(0)
+    trial_id, attempt = running.started(0)
+    live: dict[int, tuple[float, float]] = {}
+
+    def report(first: int, last: int) -> None:
+        for start in range(first, last + 1, 90):
+            numbers = range(start, min(start + 90, last + 1))
+            for n in numbers:
+                live[n] = (draw.gauss(2, 1), float("nan") if n % 411 == 0 else draw.gauss(1, 0.3))
+            points = tuple(step(n, loss=live[n][0], grad_norm=live[n][1]) for n in numbers)
+            running.store.record(running.lease, trial_id, attempt, Batch("running", steps=points))
+
+    def check() -> None:
+        fresh = Store(migrated_url)
+        whole = sorted(live)
+        columns = np.array([live[n] for n in whole]).T
+        for most in (2, 8, 60, 256, 500, 4000):
+            at = chosen(np.array(whole, dtype=float), list(columns), most)
+            for store in (running.store, fresh):
+                (curve,) = store.curves(running.sweep_id, max_points=most)
+                assert curve.step == [whole[i] for i in at], most
+                assert curve.loss == [live[n][0] for n in curve.step]
+                assert curve.total_points == len(whole)
+        for axis, low, high in (("time", 100.0, 130.0), ("tokens", 70_000, 75_000)):
+            wanted = Wanted(axis=axis, low=low, high=high, max_points=30)  # type: ignore[arg-type]
+            first, second = (
+                store.metrics.read(running.sweep_id, None, wanted).curves[0].asdict()
+                for store in (running.store, fresh)
+            )
+            assert first == second
+            assert low <= first["x"][0] <= first["x"][-1] <= high
+        fresh.close()
+
+    report(1, 1300)
+    check()
+    saved = Batch("running", checkpoints=(checkpoint(777, "/ckpt/777"),))
+    running.store.record(running.lease, trial_id, attempt, saved)
+    running.store.end_attempt(
+        running.lease, trial_id, attempt, TrialState.PENDING, "infrastructure"
+    )
+    attempt = running.store.start_attempt(running.lease, trial_id, "/ckpt/777")
+    live = {n: point for n, point in live.items() if n <= 777}
+    check()
+    report(701, 1100)  # it went on from an older checkpoint than it was given
+    saved = Batch("running", checkpoints=(checkpoint(1000, "/ckpt/1000"),))
+    running.store.record(running.lease, trial_id, attempt, saved)
+    check()
+    running.store.end_attempt(running.lease, trial_id, attempt, TrialState.PAUSED, "asha")
+    check()
+    attempt = running.store.start_attempt(running.lease, trial_id, "/ckpt/1000")
+    live = {n: point for n, point in live.items() if n <= 1000}
+    report(1001, 2000)
+    running.store.end_attempt(running.lease, trial_id, attempt, TrialState.COMPLETED)
+    check()
+    assert pieces_of(migrated_url, trial_id) == [(2000, 2000)], "one row holds it"
+
+
+def test_a_gap_or_a_late_beginning_hides_no_point(running: Running):
+    trial_id, attempt = running.started(0)
+    numbers = [*range(9000, 9400, 4), *range(9400, 9600)]
+    points = tuple(step(n) for n in numbers)
+    running.store.record(running.lease, trial_id, attempt, Batch("running", steps=points))
+    running.store.end_attempt(running.lease, trial_id, attempt, TrialState.COMPLETED)
+    for most in (100, 290, 300, 500):
+        (curve,) = running.store.curves(running.sweep_id, max_points=most)
+        at = chosen(
+            np.array(numbers, dtype=float), [1 / np.array(numbers), np.full(300, 2.0)], most
+        )
+        assert curve.step == [numbers[i] for i in at]
+
+
+def pieces_of(url: str, trial_id: str) -> list[tuple[int, int]]:
+    database = Database(url)
+    query = select(curve_pieces.c.last_step, curve_pieces.c.points)
+    with database.read() as session:
+        found = session.rows(query.where(curve_pieces.c.trial_id == trial_id))
+    database.close()
+    return [tuple(row) for row in found]
