@@ -10,7 +10,7 @@ from orchestrator.cautions import cautions
 from orchestrator.estimate import Measured, Surroundings, corners, estimate, proposals
 from trainer import memory
 from winnow.spec import SweepSpec
-from winnow.validation import Estimate, SweepWarning
+from winnow.validation import DiskNeed, Estimate, SweepWarning
 
 SIZES = {
     "model_type": "llama",
@@ -133,6 +133,71 @@ def test_time_gpu_hours_and_cost_come_from_what_was_measured() -> None:
     assert found.cost.high == pytest.approx(2 * 10 * 1000 / 3600)
 
 
+def test_a_trial_on_two_gpus_needs_both() -> None:
+    measured, budget = [Measured("s1", "first", 1e6, 100.0)], {"cost_per_gpu_hour": 2.0}
+    spec = spec_of(budget=budget, resources={"gpus_per_trial": 2})
+    one, _ = assessed(spec_of(budget=budget), measured)
+    two, _ = assessed(spec, measured)
+    assert one.gpu_hours is not None
+    assert two.gpu_hours is not None
+    assert one.cost is not None
+    assert two.cost is not None
+    assert two.trial_seconds == one.trial_seconds
+    assert two.gpu_hours.low == pytest.approx(2 * one.gpu_hours.low)
+    assert two.cost.low == pytest.approx(2 * one.cost.low)
+    assert one.memory is not None
+    assert two.memory is not None
+    own = memory.estimate(corners(spec, FACTS)[0].config, SIZES, FACTS["parameters"], ranks=2)
+    assert two.memory.total == own.total < one.memory.total
+
+
+def test_memory_is_that_of_the_trial_that_needs_most() -> None:
+    spec = spec_of(
+        space={
+            "learning_rate": {"log_uniform": [1e-6, 1e-4]},
+            "optimizer": {"choice": ["sgd", "adamw"]},
+        }
+    )
+    assert proposals(spec, FACTS, 1)[0].params["optimizer"] == "sgd"
+    found, light = assessed(spec)[0].memory, assessed(spec_of(training={"optimizer": "sgd"}))[0]
+    assert found is not None
+    assert light.memory is not None
+    assert found.total > light.memory.total
+    assert found == assessed(spec_of())[0].memory
+
+
+def test_the_disk_holds_what_runs_what_is_best_and_what_can_be_revived() -> None:
+    def disk(at_once: int = 4, **checkpoints: object) -> DiskNeed:
+        around = Surroundings(at_once=at_once, disk_free=5)
+        found = assessed(spec_of(checkpoints=checkpoints), None, around)[0].disk
+        assert found is not None
+        return found
+
+    one = disk()
+    state, export = one.checkpoint, one.export
+    # A trial keeps two checkpoints, writes a third, and exports; ten trials in all.
+    running = 3 * state + export
+    assert one.at_most == 4 * running + 3 * export + 10 * state
+    assert disk(revivable=False).at_most == 4 * running + 3 * export
+    assert disk(keep_best=30).at_most == 4 * running + 10 * export + 10 * state
+    assert disk(at_once=40).at_most == 10 * running + 3 * export + 10 * state
+    assert (one.free, disk(store="s3://bucket/x").free) == (5, None)
+
+
+def test_a_budget_of_trials_and_the_number_of_trials_bound_what_is_counted() -> None:
+    whole, _ = assessed(spec_of())
+    some, _ = assessed(spec_of(budget={"trials": 3}))
+    assert (whole.trials, some.trials) == (10, 3)
+    assert some.tokens == pytest.approx(whole.tokens * 3 / 10)
+    assert assessed(spec_of(), None, Surroundings(at_once=40))[0].at_once == 10
+
+
+def test_a_single_proposal_does_not_hide_the_ends_of_the_space() -> None:
+    space = {"learning_rate": 1e-5, "effective_batch_size": {"choice": [128, 256]}}
+    found, _ = assessed(spec_of(space=space, search={"trials": 1, "sampler": "random"}))
+    assert (found.steps.low, found.steps.high) == (40, 79)
+
+
 def test_odd_trials_do_not_widen_the_range() -> None:
     usual = [Measured("s", "x", 1e6, 100.0 + i) for i in range(18)]
     odd = [Measured("s", "x", 1e6, 1.0), Measured("s", "x", 1e6, 1e6)]
@@ -212,3 +277,87 @@ def test_adapters_and_other_optimizers_have_rates_of_their_own() -> None:
     assert "learning-rate" in codes(spec_of(space=space))
     assert "learning-rate" not in codes(spec_of(space=space, training={"method": "lora"}))
     assert "learning-rate" not in codes(spec_of(space=space, training={"optimizer": "sgd"}))
+
+
+def samples(number: int) -> dict[str, Any]:
+    """Facts of data of so many samples; a step of the recipe takes 128."""
+    return {"train_samples": number, "train_sets": [number]}
+
+
+BOUNDS: list[tuple[str, dict[str, Any], dict[str, Any], bool]] = [
+    # code, changes of the sweep, facts, whether it is warned of
+    ("small-eval", {}, {"eval_samples": {"eval": 50}}, False),
+    ("small-eval", {}, {"eval_samples": {"eval": 49}}, True),
+    ("warmup", {"training": {"warmup_steps": 78, "epochs": 1}}, {}, False),
+    ("warmup", {"training": {"warmup_steps": 79, "epochs": 1}}, {}, True),
+    ("warmup", {"training": {"warmup_ratio": 0.9, "epochs": 1}}, {}, False),
+    ("warmup", {"training": {"warmup_ratio": 1.0, "epochs": 1}}, {}, True),
+    ("budget", {"budget": {"trials": 10}}, {}, False),
+    ("budget", {"budget": {"trials": 9}}, {}, True),
+    ("trials", {"space": {"learning_rate": {"choice": [1e-6, 1e-5]}, "seed": 1}}, {}, True),
+    (
+        "trials",
+        {
+            "space": {"learning_rate": {"choice": [1e-6, 1e-5]}},
+            "search": {"trials": 2, "sampler": "random"},
+        },
+        {},
+        False,
+    ),
+    ("left-out", {}, {"too_long": {"/t.jsonl": 100}}, False),
+    ("left-out", {}, {"too_long": {"/t.jsonl": 110}}, True),
+    ("steps", {}, samples(20 * 128), False),
+    ("steps", {}, samples(19 * 128), True),
+    ("rungs", {"scheduler": {"name": "dynamics", "first_rung": 0.1}}, samples(50 * 128), False),
+    ("rungs", {"scheduler": {"name": "dynamics", "first_rung": 0.1}}, samples(40 * 128), True),
+    ("learning-rate", {"space": {"learning_rate": {"choice": [1e-6, 1e-4]}}}, {}, False),
+    (
+        "overlap",
+        {
+            "data": {
+                "train": [{"path": "/t.jsonl"}],
+                "eval": [{"path": "/eval.jsonl"}],
+                "test": [{"path": "/test.jsonl"}],
+            }
+        },
+        {"identity": {"/t.jsonl": "d", "/eval.jsonl": "e", "/test.jsonl": "d"}},
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "changes", "facts", "warned"), BOUNDS)
+def test_what_is_just_enough_is_not_warned_of(
+    code: str, changes: dict[str, Any], facts: dict[str, Any], warned: bool
+) -> None:
+    assert (code in codes(spec_of(**changes), **facts)) is warned
+
+
+def test_a_gpu_that_is_nearly_full_is_warned_of() -> None:
+    need = assessed(spec_of())[0].memory
+    assert need is not None
+    for available, warned in ((need.total / 0.95, True), (need.total / 0.85, False)):
+        around = Surroundings(at_once=4, available=int(available))
+        assert ("memory" in codes(spec_of(), None, around)) is warned
+
+
+def test_budgets_are_compared_in_their_own_unit() -> None:
+    """A trial takes 5,000 s, which is 1.4 hours, and 2.8 GPU-hours on two GPUs."""
+    slow, two = [Measured("s", "x", 1e6, 1000.0)], {"gpus_per_trial": 2}
+
+    def warned(**budget: float) -> bool:
+        return "budget" in codes(spec_of(budget=budget, resources=two), slow)
+
+    assert [warned(hours=hours) for hours in (1.3, 2.0)] == [True, False]
+    assert [warned(gpu_hours=hours) for hours in (2.0, 3.0)] == [True, False]
+    price = {"cost_per_gpu_hour": 0.1}
+    assert [warned(cost=cost, **price) for cost in (0.2, 0.3)] == [True, False]
+
+
+def test_a_budget_that_cuts_off_the_last_trials_is_named_where_none_is_stopped_early() -> None:
+    slow = [Measured("s", "x", 1e6, 1000.0)]  # 10 trials of 1.4 GPU-hours
+    budget = {"gpu_hours": 10.0}
+    all_run = spec_of(budget=budget, scheduler={"name": "none"})
+    (warning,) = [w for w in assessed(all_run, slow)[1] if w.code == "budget"]
+    assert "the last ones will be cut off" in warning.message
+    assert "budget" not in codes(spec_of(budget=budget), slow)
