@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,14 +55,19 @@ def files_are_fine(spec: SweepSpec) -> Preflight:
 
 
 def make_api(
-    url: str, home: Path, check_files: Callable[[SweepSpec], Preflight] | None, **kwargs: Any
+    url: str,
+    home: Path,
+    check_files: Callable[[SweepSpec], Preflight] | None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    **kwargs: Any,
 ) -> Iterator[Api]:
-    settings = Settings(home=home, database_url=url)
-    app = create_app(settings, check_files=check_files, **kwargs)
+    chosen = Settings(home=home, database_url=url, **(settings or {}))
+    app = create_app(chosen, check_files=check_files, **kwargs)
     with TestClient(app, base_url="http://127.0.0.1:8642", raise_server_exceptions=False) as http:
         token = (home / "token").read_text().strip()
         http.headers["Authorization"] = f"Bearer {token}"
-        store = Store(settings.database_url)
+        store = Store(chosen.database_url)
         yield Api(app, http, store, home, token)
         store.close()
 

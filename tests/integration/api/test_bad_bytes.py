@@ -40,16 +40,16 @@ def test_bytes_that_are_no_request_are_refused_and_nothing_else_suffers(
         if answer:
             assert answer.split(b" ")[1][:1] == b"4", (name, answer[:200])
             assert len(answer) < 64 * 1024, name
-        with urllib.request.urlopen(f"{live.url}/v1/health", timeout=20) as health:
+        with urllib.request.urlopen(f"{live.url}/v1/health", timeout=120) as health:
             assert health.status == 200, name
     assert live_store.list_sweeps().items == []
 
 
 def exchanged(port: int, sent: bytes) -> bytes:
     """All that comes back; nothing if the server just closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         answer = b""
-        with contextlib.suppress(ConnectionError):  # it may close before all was sent
+        with contextlib.suppress(OSError):  # it may close before all was sent, or be gone by then
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
