@@ -161,7 +161,8 @@ def _lines(
                 skip, whole = 0, True
                 if inside:
                     continue  # the rest of a line whose beginning was not read
-                if not raw.endswith(b"\n") and part is parts[-1]:
+                at_end = at == part.begin + part.size
+                if not raw.endswith(b"\n") and part is parts[-1] and at_end:
                     return
                 yield _text(raw), at
                 if budget <= 0:
