@@ -112,17 +112,19 @@ def test_a_curve_in_pieces_is_the_curve_of_its_points(running: Running, migrated
 
 
 def test_a_gap_or_a_late_beginning_hides_no_point(running: Running):
-    trial_id, attempt = running.started(0)
-    numbers = [*range(9000, 9400, 4), *range(9400, 9600)]
-    points = tuple(step(n) for n in numbers)
-    running.store.record(running.lease, trial_id, attempt, Batch("running", steps=points))
-    running.store.end_attempt(running.lease, trial_id, attempt, TrialState.COMPLETED)
-    for most in (100, 290, 300, 500):
-        (curve,) = running.store.curves(running.sweep_id, max_points=most)
-        at = chosen(
-            np.array(numbers, dtype=float), [1 / np.array(numbers), np.full(300, 2.0)], most
-        )
-        assert curve.step == [numbers[i] for i in at]
+    curves = {0: [*range(9000, 9400, 4), *range(9400, 9600)], 1: list(range(9001, 9601))}
+    for number, numbers in curves.items():
+        trial_id, attempt = running.started(number)
+        batch = Batch("running", steps=tuple(step(n) for n in numbers))
+        running.store.record(running.lease, trial_id, attempt, batch)
+        running.store.end_attempt(running.lease, trial_id, attempt, TrialState.COMPLETED)
+    for most in (100, 290, 310, 320, 700):
+        for curve, numbers in zip(
+            running.store.curves(running.sweep_id, max_points=most), curves.values(), strict=True
+        ):
+            losses, norms = 1 / np.array(numbers), np.full(len(numbers), 2.0)
+            at = chosen(np.array(numbers, dtype=float), [losses, norms], most)
+            assert curve.step == [numbers[i] for i in at]
 
 
 def pieces_of(url: str, trial_id: str) -> list[tuple[int, int]]:
