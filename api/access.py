@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Request
 from fastapi.routing import iter_route_contexts
@@ -19,8 +19,7 @@ from api.errors import ProblemError
 from api.services import ID, StoreOf
 from orchestrator.errors import NotFound
 from orchestrator.store import Token
-
-Scope = Literal["read", "submit", "control", "admin"]
+from winnow.tokens import Scope
 
 GRANTS: dict[str, frozenset[Scope]] = {
     "read": frozenset({"read"}),

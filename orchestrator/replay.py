@@ -25,8 +25,8 @@ from orchestrator.schedulers.base import Action, Decision, Outcome, Scheduler, T
 from orchestrator.schedulers.simulate import SimulatedSweep, SimulatedTrial, simulate
 from orchestrator.store import Store, SweepRows
 from trainer.metrics import Evaluation, StepRecord
+from winnow.replays import Fate, RandomChoice, Replay, ReplayedTrial
 from winnow.spec import SCHEDULER_FIELDS, ReplayRequest, SchedulerSpec, SweepSpec
-from winnow.types import Fate, RandomChoice, Replay, ReplayedTrial
 
 LEAST_COMPLETED = 2
 REPORTS_A_TRIAL = 200

@@ -25,9 +25,10 @@ from winnow.connection import parse, raise_for_problem
 from winnow.errors import ServerNotFound, WinnowError
 from winnow.files import Files
 from winnow.load import load_sweep_file, resolve_paths
+from winnow.replays import Replay
 from winnow.spec import SchedulerSpec, SweepSpec
+from winnow.tokens import AuditEntry, Token, TokenSecret
 from winnow.types import (
-    AuditEntry,
     Command,
     Curve,
     Decision,
@@ -39,10 +40,7 @@ from winnow.types import (
     Project,
     Quota,
     Recipe,
-    Replay,
     Sweep,
-    Token,
-    TokenSecret,
     Trial,
 )
 from winnow.validation import Validation

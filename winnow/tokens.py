@@ -1,15 +1,15 @@
-"""What is asked of the API about tokens: the bodies of those requests."""
+"""Tokens, the sessions that are made from them, and the audit of what they were used for."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from winnow.changes import PROJECT_NAME
 from winnow.space import Strict
-
-__all__ = ["DAY", "NewToken", "RotateToken", "Scope"]
+from winnow.types import Model
 
 Scope = Literal["read", "submit", "control", "admin"]
 """`read`: look at everything. `submit`: also create sweeps. `control`: read, and change, stop and
@@ -53,3 +53,68 @@ class RotateToken(Strict):
     """How long the old text works on, so that whoever uses it has time to change; 0: not at all."""
     expires_in: Seconds | None = None
     """Seconds from now until the token ends; null: when it would have ended before."""
+
+
+class Token(Model):
+    """An API token, without its text: that is told once, when it is made or rotated."""
+
+    id: int
+    name: str
+    prefix: str
+    """The first characters of its text, by which people tell tokens apart."""
+    scopes: list[Scope]
+    """As given; `submit` and `control` can read too, `admin` can do everything."""
+    project: str | None
+    """The only project that it sees; null: all of them."""
+    state: Literal["active", "expired", "revoked"]
+    created_by: str | None
+    """Name of the token that made it; null: the server, at its first start."""
+    created_at: datetime
+    expires_at: datetime | None
+    """Null: never."""
+    last_used_at: datetime | None
+    """To the minute."""
+    revoked_at: datetime | None
+    previous_expires_at: datetime | None = None
+    """When the text that it had before it was rotated stops working, if it still works."""
+
+
+class TokenSecret(Token):
+    """A token that was just made or rotated."""
+
+    token: str | None
+    """Its text. It is told only now: null where an answer is repeated (`Idempotency-Key`)."""
+
+
+class Session(Model):
+    """A browser that is signed in. It may do what its token may, and ends with it."""
+
+    name: str
+    """The token's name."""
+    token_id: int
+    scopes: list[Scope]
+    """All that it may do."""
+    project: str | None
+    expires_at: datetime
+    csrf: str
+    """Requests that change something send this as the header `X-CSRF-Token`."""
+
+
+class AuditEntry(Model):
+    """A request that asked for a change, or was refused one."""
+
+    id: int
+    created_at: datetime
+    actor: str
+    """The token's name."""
+    token_id: int | None
+    action: str
+    """What was asked for: `sweeps.create`, `trials.stop`, `tokens.revoke`, …"""
+    target: str | None
+    """The address that it was asked of, or where what was made can be found."""
+    project: str | None
+    status: int
+    """Of the answer. 403: it was refused, as the token lacks the scope."""
+    request_id: str | None
+    address: str | None
+    detail: dict[str, Any] | None = None

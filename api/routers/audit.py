@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,7 +10,8 @@ from api.access import Admin
 from api.pages import Limit, Moment, page
 from api.services import ServicesOf
 from winnow.changes import PROJECT_NAME
-from winnow.types import AuditEntry, Page
+from winnow.tokens import AuditEntry
+from winnow.types import Page
 
 router = APIRouter(prefix="/audit", tags=["audit"])
 
@@ -36,14 +36,13 @@ def list_audit(
     """Every request that asked for a change, and every one that was refused for want of a scope,
     newest first. A token that is bound to a project sees what concerns it."""
     services.recorder.flush()
-    moment: datetime | None = since
     found = services.store.access.audit(
         limit + 1,
         cursor,
         actor=actor,
         action=action,
         project=project if who.project is None else who.project,
-        since=moment,
+        since=since,
     )
     if who.project is not None and project not in (None, who.project):
         found = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from fastapi import APIRouter, Request, Response, status
 
@@ -10,11 +10,9 @@ from api.access import READ, Principal, Reader
 from api.errors import ProblemError
 from api.services import ServicesOf
 from api.session import cookie, csrf_of, session_of
-from winnow.types import Session
+from winnow.tokens import Scope, Session
 
 router = APIRouter(prefix="/session", tags=["session"])
-
-_Scope = Literal["read", "submit", "control", "admin"]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -69,5 +67,5 @@ def sign_out(request: Request, response: Response, services: ServicesOf) -> None
     response.headers["Set-Cookie"] = cookie(request.scope, "", 0)
 
 
-def _scopes(who: Principal) -> list[_Scope]:
-    return [scope for scope in get_args(_Scope) if scope in who.scopes]
+def _scopes(who: Principal) -> list[Scope]:
+    return [scope for scope in get_args(Scope) if scope in who.scopes]

@@ -19,8 +19,9 @@ from api.services import ServicesOf, StoreOf
 from orchestrator import replay as replaying
 from orchestrator.store import Listing
 from winnow.changes import PROJECT_NAME
+from winnow.replays import Replay
 from winnow.spec import ReplayRequest, SweepSpec
-from winnow.types import Page, Replay, Sweep, SweepState
+from winnow.types import Page, Sweep, SweepState
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 

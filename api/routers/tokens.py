@@ -15,8 +15,8 @@ from api.idempotency import OnceOf, creates
 from api.pages import Limit, page
 from api.services import ServicesOf, StoreOf
 from orchestrator.store import Store
-from winnow.tokens import NewToken, RotateToken
-from winnow.types import FieldError, Page, Token, TokenSecret
+from winnow.tokens import NewToken, RotateToken, Token, TokenSecret
+from winnow.types import FieldError, Page
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 

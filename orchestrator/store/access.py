@@ -9,7 +9,7 @@ from orchestrator.store import audit, sessions, tokens
 from orchestrator.store.database import Database, WriteSession
 from orchestrator.store.idempotency import Once
 from orchestrator.store.records import Audited, Refusal, Token
-from winnow import types
+from winnow import tokens as told
 
 
 class Access:
@@ -32,11 +32,11 @@ class Access:
         created_by: str | None = None,
         seconds: float | None = None,
         once: Once | None = None,
-    ) -> types.TokenSecret:
+    ) -> told.TokenSecret:
         """A new token with its text; it expires `seconds` from now (None: never)."""
         text = tokens.new_text()
 
-        def make(session: WriteSession) -> types.TokenSecret:
+        def make(session: WriteSession) -> told.TokenSecret:
             made = tokens.add(session, name, text, scopes, project, created_by, seconds)
             return _told(tokens.get(session, made), text)
 
@@ -47,18 +47,18 @@ class Access:
         with self._db.read() as session:
             return tokens.verify(session, text)
 
-    def token(self, token_id: int, project: str | None = None) -> types.Token:
+    def token(self, token_id: int, project: str | None = None) -> told.Token:
         with self._db.read() as session:
             return tokens.get(session, token_id, project)
 
     def tokens(
         self, limit: int = 100, before: int | None = None, *, project: str | None = None
-    ) -> list[types.Token]:
+    ) -> list[told.Token]:
         """Newest first, those with an id below `before`."""
         with self._db.read() as session:
             return tokens.page(session, limit, before, project)
 
-    def revoke_token(self, token_id: int, *, project: str | None = None) -> types.Token:
+    def revoke_token(self, token_id: int, *, project: str | None = None) -> told.Token:
         """End a token and its sessions. Conflict for the last one that can administer all."""
         return self._db.transact(lambda s: tokens.revoke(s, token_id, project))
 
@@ -70,14 +70,14 @@ class Access:
         seconds: float | None = None,
         project: str | None = None,
         once: Once | None = None,
-    ) -> types.TokenSecret:
+    ) -> told.TokenSecret:
         """A token with a new text; the old one works for `grace` seconds more.
 
         `seconds`: it now expires so long from now. Conflict if it has expired or was revoked.
         """
         text = tokens.new_text()
 
-        def rotate(session: WriteSession) -> types.TokenSecret:
+        def rotate(session: WriteSession) -> told.TokenSecret:
             return _told(tokens.rotate(session, token_id, text, grace, seconds, project), text)
 
         return self._db.transact(rotate, once)
@@ -128,7 +128,7 @@ class Access:
         action: str | None = None,
         project: str | None = None,
         since: datetime | None = None,
-    ) -> list[types.AuditEntry]:
+    ) -> list[told.AuditEntry]:
         """What was asked for, newest first; see `orchestrator.store.audit.page`."""
         with self._db.read() as session:
             return audit.page(
@@ -136,5 +136,5 @@ class Access:
             )
 
 
-def _told(token: types.Token, text: str) -> types.TokenSecret:
-    return types.TokenSecret(**token.model_dump(), token=text)
+def _told(token: told.Token, text: str) -> told.TokenSecret:
+    return told.TokenSecret(**token.model_dump(), token=text)

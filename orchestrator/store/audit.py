@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.records import Audited
 from orchestrator.store.schema import audit, sweeps
-from winnow.types import AuditEntry
+from winnow.tokens import AuditEntry
 
 _ABOUT = re.compile(r"/v1/(?:sweeps|trials)/([A-Za-z0-9]{1,10})(?![A-Za-z0-9])")
 

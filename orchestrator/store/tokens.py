@@ -15,7 +15,7 @@ from orchestrator.store.clock import after, now, seconds_since
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.records import Refusal, Token
 from orchestrator.store.schema import projects, sessions, tokens
-from winnow import types
+from winnow import tokens as told
 
 PREFIX = "wnw_"
 SHOWN = 10
@@ -98,14 +98,14 @@ def holding(row: Row[Any], left: float | None, session_id: int | None = None) ->
     )
 
 
-def get(session: ReadSession, token_id: int, project: str | None = None) -> types.Token:
+def get(session: ReadSession, token_id: int, project: str | None = None) -> told.Token:
     """A token; with `project`, only one of that project. Raises NotFound."""
     return _shown(_row(session, token_id, project))
 
 
 def page(
     session: ReadSession, limit: int, before: int | None, project: str | None
-) -> list[types.Token]:
+) -> list[told.Token]:
     """Newest first, those with an id below `before`; of one project, or all."""
     query = select(tokens, *_TIMES, _STATE.label("state")).order_by(tokens.c.id.desc())
     if before is not None:
@@ -115,7 +115,7 @@ def page(
     return [_shown(row) for row in session.rows(query.limit(limit))]
 
 
-def revoke(session: WriteSession, token_id: int, project: str | None = None) -> types.Token:
+def revoke(session: WriteSession, token_id: int, project: str | None = None) -> told.Token:
     """End a token and its sessions. Once revoked it stays so, as it was revoked first.
 
     Raises Conflict for the last token that can administer everything.
@@ -147,7 +147,7 @@ def rotate(
     grace: float,
     seconds: float | None,
     project: str | None = None,
-) -> types.Token:
+) -> told.Token:
     """Give a token a new text; the old one works for `grace` seconds more, as do its sessions.
 
     `seconds`: it expires so long from now; None: when it did before. Raises Conflict for a token
@@ -206,9 +206,9 @@ def _row(
     return row
 
 
-def _shown(row: Row[Any]) -> types.Token:
+def _shown(row: Row[Any]) -> told.Token:
     in_grace = row.previous_left is not None and row.previous_left > 0
-    return types.Token(
+    return told.Token(
         id=row.id,
         name=row.name,
         prefix=row.prefix,

@@ -10,8 +10,9 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.replay import replay_sweep
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import Studies
+from winnow.replays import Replay
 from winnow.spec import SCHEDULER_FIELDS, ReplayRequest
-from winnow.types import Replay, TrialState
+from winnow.types import TrialState
 
 
 def under(studies: Studies, sweep_id: str, scheduler: str, **request: Any) -> Replay:

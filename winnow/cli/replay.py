@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from winnow.cli.tables import duration, metric_name, metric_value, number, percent
+from winnow.replays import Replay, ReplayedTrial
 from winnow.spec import SCHEDULER_FIELDS
-from winnow.types import Replay, ReplayedTrial
 
 
 def scheduler_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

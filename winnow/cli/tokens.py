@@ -18,7 +18,7 @@ from rich.text import Text
 from winnow.cli.errors import err
 from winnow.client import Client
 from winnow.settings import ClientSettings, read_token
-from winnow.types import AuditEntry, Token
+from winnow.tokens import AuditEntry, Token
 
 app = typer.Typer(no_args_is_help=True, help="Make tokens, list, rotate and revoke them.")
 audit_app = typer.Typer()

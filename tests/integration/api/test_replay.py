@@ -16,8 +16,8 @@ from tests.fixtures.studies import Studies
 from tests.integration.api.conftest import Api, LiveServer, good_sweep
 from winnow.cli.main import app
 from winnow.errors import ApiError
+from winnow.replays import Replay
 from winnow.spec import SCHEDULER_FIELDS, SchedulerSpec
-from winnow.types import Replay
 
 
 def ask(api: Api, sweep_id: str, body: Any) -> Any:

@@ -12,8 +12,8 @@ from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Outcome, TrialInfo
 from orchestrator.schedulers.simulate import Recorded
 from trainer.metrics import Evaluation, StepRecord
+from winnow.replays import Replay
 from winnow.spec import SchedulerSpec, SweepSpec
-from winnow.types import Replay
 
 TOTAL, BATCH = 1000, 10
 
