@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api import errors, idempotency
@@ -117,10 +117,6 @@ def create_app(
     app.add_middleware(Observed, metrics=HttpMetrics(metrics_of))
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.proxies))
-    v1 = APIRouter(
-        prefix="/v1",
-        responses={"default": {"model": Problem, "description": "application/problem+json"}},
-    )
     for router in (
         r.router
         for r in (
@@ -148,8 +144,12 @@ def create_app(
             cluster,
         )
     ):
-        v1.include_router(router)
-    app.include_router(v1)
+        # Straight into the application: each level of routers works out all its routes again.
+        app.include_router(
+            router,
+            prefix="/v1",
+            responses={"default": {"model": Problem, "description": "application/problem+json"}},
+        )
     app.include_router(dashboard(static))
     check_every_route(app, lambda path: path in PUBLIC or not path.startswith("/v1/"))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from tests.e2e.server import Server
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 STATIC = Path(__file__).parents[2] / "api" / "static"
 
-TIMEOUT = 15_000
+TIMEOUT = 60_000
 """Milliseconds that a page may take to show what it should: a loaded machine is slow."""
 
 NO_BROWSER = (

@@ -131,7 +131,7 @@ def office(settings: Settings, store: Store, tmp_path: Path) -> Iterator[Office]
     made.close()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():

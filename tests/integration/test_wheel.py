@@ -86,7 +86,7 @@ def test_a_server_cannot_be_started_from_it_and_it_says_what_to_install(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 2

@@ -138,7 +138,7 @@ def test_a_stream_ends_with_the_token_that_it_was_opened_with(
         made = client.create_token("watcher")
         headers = {"Authorization": f"Bearer {made.token}"}
         at = f"{live.url}/v1/sweeps/{sweep.id}/stream"
-        with httpx2.stream("GET", at, headers=headers, timeout=20) as stream:
+        with httpx2.stream("GET", at, headers=headers, timeout=120) as stream:
             told = stream.iter_bytes()
             assert b"retry" in next(told)
             client.revoke_token(made.id)

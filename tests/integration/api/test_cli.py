@@ -111,7 +111,7 @@ def test_an_error_is_one_paragraph_that_names_the_fields(
     bad["space"]["lernrate"] = 1  # type: ignore[index]
     sweep_file.write_text(yaml.safe_dump(bad))
     command = [sys.executable, "-m", "winnow.cli.main", "submit", str(sweep_file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr

@@ -30,7 +30,7 @@ def test_the_commands_of_the_guide_run(live: LiveServer, live_store: Store, tmp_
         env=os.environ | {"WINNOW_URL": live.url, "WINNOW_TOKEN": live.token},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -123,7 +123,7 @@ def test_a_server_that_dies_before_it_answers_does_not_double_the_effect(
         [sys.executable, "-c", _DIES_AFTER_ITS_EFFECT, str(home), sqlite_url],
         cwd=Path(__file__).parents[3],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert died.returncode == -signal.SIGKILL

