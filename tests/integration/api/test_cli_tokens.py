@@ -44,7 +44,8 @@ def test_tokens_are_made_listed_rotated_and_revoked(
     new = run("token", "rotate", str(mine.id), "--now").stdout.strip()
     with winnow.Client(live.url, text) as client, pytest.raises(ApiError, match="rotated"):
         client.whoami()
-    assert winnow.Client(live.url, new).whoami().id == mine.id
+    with winnow.Client(live.url, new) as client:
+        assert client.whoami().id == mine.id
 
     run("token", "revoke", str(mine.id))
     assert "revoked" in run("token", "ls", "--all").output
@@ -72,4 +73,5 @@ def test_rotating_the_owners_token_renews_the_file_that_the_command_line_reads(
     new = run("token", "rotate", str(owner.id), "--now").stdout.strip()
     assert live.token == new != before
     assert (live.settings.home / "token").stat().st_mode & 0o777 == 0o600
-    assert winnow.Client(live.url, live.token).whoami().name == "owner"
+    with winnow.Client(live.url, live.token) as client:
+        assert client.whoami().name == "owner"
