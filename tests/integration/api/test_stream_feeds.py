@@ -1,4 +1,4 @@
-"""What a stream tells at its seams: between two pages, two polls, a sweep's end and its going on."""
+"""A stream's seams: between two pages, two polls, a sweep's end and its going on."""
 
 from __future__ import annotations
 
@@ -72,7 +72,11 @@ def test_a_client_that_is_gone_is_listened_for_no_more(run: Running) -> None:
         async def send(message: Message) -> None: ...
 
         await response(scope, receive, send)
-        return hub.listeners
+        left = hub.listeners
+        async with asyncio.timeout(60):
+            while hub._sweeps:  # nor is the database asked any more
+                await asyncio.sleep(0.01)
+        return left
 
     assert in_a_loop(come_and_go()) == 0
 
