@@ -16,7 +16,8 @@ from fastapi import Depends, FastAPI, Path, Request
 from fastapi.routing import iter_route_contexts
 
 from api.errors import ProblemError
-from api.services import ID, StoreOf
+from api.parameters import ID
+from api.services import StoreOf
 from orchestrator.errors import NotFound
 from orchestrator.store import Token
 from winnow.tokens import Scope

@@ -217,6 +217,10 @@ def invalid_replay(errors: Sequence[FieldError]) -> ProblemError:
     )
 
 
+def invalid_parameter(name: str, message: str) -> ProblemError:
+    return _invalid_parameters([FieldError(pointer=pointer(name), message=message)])
+
+
 def _invalid_request(error: RequestValidationError) -> ProblemError:
     """A query or path parameter of the wrong type or size. Its pointer is its name."""
     found = [
@@ -226,10 +230,14 @@ def _invalid_request(error: RequestValidationError) -> ProblemError:
         )
         for item in error.errors()
     ]
+    return _invalid_parameters(found)
+
+
+def _invalid_parameters(errors: Sequence[FieldError]) -> ProblemError:
     return ProblemError(
         422,
         "invalid-parameters",
         "a parameter in the address cannot be used",
-        errors=found,
+        errors=errors,
         title="The request cannot be answered as written",
     )

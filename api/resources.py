@@ -154,6 +154,10 @@ def tag_matches(given: str | None, tag: str) -> bool:
     return given.strip() == "*" or tag in _TAG.findall(given)
 
 
+Unchanged = Callable[[BaseModel], None]
+"""Hears of what is stored, and raises ProblemError 412 if that has changed."""
+
+
 def _unchanged(
     if_match: Annotated[
         str | None,
@@ -163,7 +167,7 @@ def _unchanged(
             description="An ETag: ask for the change only of what still is as it was then",
         ),
     ] = None,
-) -> Callable[[BaseModel], None] | None:
+) -> Unchanged | None:
     """What checks, inside the transaction of a change, that nobody else has changed it meanwhile:
     it raises ProblemError 412. None without the header."""
     if if_match is None:
@@ -181,4 +185,4 @@ def _unchanged(
     return check
 
 
-IfMatch = Annotated[Callable[[BaseModel], None] | None, Depends(_unchanged)]
+IfMatch = Annotated[Unchanged | None, Depends(_unchanged)]

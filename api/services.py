@@ -49,5 +49,3 @@ def store(request: Request) -> Store:
 
 ServicesOf = Annotated[Services, Depends(services)]
 StoreOf = Annotated[Store, Depends(store)]
-
-ID = r"^[A-Za-z0-9_-]{1,64}$"

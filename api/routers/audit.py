@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.access import Admin
-from api.pages import Limit, Moment, page
+from api.pages import Limit, page
+from api.parameters import Moment
 from api.services import ServicesOf
 from winnow.changes import PROJECT_NAME
 from winnow.tokens import AuditEntry

@@ -6,11 +6,12 @@ has carried it out, which takes a moment.
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, status
 
-from api.access import READ, Controller, SweepId
+from api.access import CONTROL, READ, SweepId
+from api.asking import AskOf
 from api.changes import (
     check_add,
     check_extend,
@@ -20,32 +21,24 @@ from api.changes import (
     planned_trials,
 )
 from api.documents import Document, takes
-from api.idempotency import OnceOf
-from api.pages import EventId, Limit, page
-from api.resources import IfMatch
+from api.pages import After, Limit, page
 from api.services import StoreOf
 from winnow.changes import Add, Extend, Narrow, Set
 from winnow.types import Command, Page
 
 router = APIRouter(prefix="/sweeps", tags=["changes"])
+_asks = partial(router.post, status_code=status.HTTP_202_ACCEPTED, dependencies=[CONTROL])
 
 
-@router.post("/{sweep_id:id}:cancel", status_code=status.HTTP_202_ACCEPTED)
-def cancel_sweep(
-    sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf, unchanged: IfMatch
-) -> Command:
+@_asks("/{sweep_id:id}:cancel")
+def cancel_sweep(sweep_id: SweepId, ask: AskOf) -> Command:
     """Ask for a sweep to end. 409 if it has ended."""
-    return store.requests.cancel(sweep_id, who.name, once=once, unchanged=unchanged)
+    return ask.to_cancel(sweep_id)
 
 
-@router.post("/{sweep_id:id}:add", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Add))
+@_asks("/{sweep_id:id}:add", openapi_extra=takes(Add))
 def add_configurations(
-    sweep_id: SweepId,
-    document: Document,
-    store: StoreOf,
-    who: Controller,
-    once: OnceOf,
-    unchanged: IfMatch,
+    sweep_id: SweepId, document: Document, store: StoreOf, ask: AskOf
 ) -> Page[Command]:
     """Ask for one configuration, or a list of them, to be run too. An ended sweep goes on.
 
@@ -53,88 +46,50 @@ def add_configurations(
     """
     planned = planned_trials(store, store.get_sweep(sweep_id))
     payloads = check_add(document, current_spec(store, sweep_id), sweep_id, planned)
-    return store.requests.ask_all(
-        sweep_id, "add", who.name, payloads, once=once, unchanged=unchanged
-    )
+    return ask.sweep_each(sweep_id, "add", payloads)
 
 
-@router.post(
-    "/{sweep_id:id}:extend", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Extend)
-)
-def extend_sweep(
-    sweep_id: SweepId,
-    document: Document,
-    store: StoreOf,
-    who: Controller,
-    once: OnceOf,
-    unchanged: IfMatch,
-) -> Command:
+@_asks("/{sweep_id:id}:extend", openapi_extra=takes(Extend))
+def extend_sweep(sweep_id: SweepId, document: Document, store: StoreOf, ask: AskOf) -> Command:
     """Ask for more trials from the sampler. An ended sweep goes on. 409 for a grid."""
     planned = planned_trials(store, store.get_sweep(sweep_id))
     payload = check_extend(document, current_spec(store, sweep_id), sweep_id, planned)
-    return store.requests.ask(
-        sweep_id, None, "extend", who.name, payload, once=once, unchanged=unchanged
-    )
+    return ask.sweep(sweep_id, "extend", payload)
 
 
-@router.post(
-    "/{sweep_id:id}:narrow", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Narrow)
-)
-def narrow_sweep(
-    sweep_id: SweepId,
-    document: Document,
-    store: StoreOf,
-    who: Controller,
-    once: OnceOf,
-    unchanged: IfMatch,
-) -> Command:
+@_asks("/{sweep_id:id}:narrow", openapi_extra=takes(Narrow))
+def narrow_sweep(sweep_id: SweepId, document: Document, store: StoreOf, ask: AskOf) -> Command:
     """Ask for the sampler to propose from a smaller space from now on. Trials that exist stay."""
     payload = check_narrow(document, current_spec(store, sweep_id))
-    return store.requests.ask(
-        sweep_id, None, "narrow", who.name, payload, once=once, unchanged=unchanged
-    )
+    return ask.sweep(sweep_id, "narrow", payload)
 
 
-@router.post("/{sweep_id:id}:set", status_code=status.HTTP_202_ACCEPTED, openapi_extra=takes(Set))
-def set_sweep(
-    sweep_id: SweepId,
-    document: Document,
-    store: StoreOf,
-    who: Controller,
-    once: OnceOf,
-    unchanged: IfMatch,
-) -> Command:
+@_asks("/{sweep_id:id}:set", openapi_extra=takes(Set))
+def set_sweep(sweep_id: SweepId, document: Document, store: StoreOf, ask: AskOf) -> Command:
     """Ask for another concurrency, priority, weight or budget. What is left out stays."""
     payload = check_set(document, current_spec(store, sweep_id), store.get_sweep(sweep_id))
-    return store.requests.ask(
-        sweep_id, None, "set", who.name, payload, once=once, unchanged=unchanged
-    )
+    return ask.sweep(sweep_id, "set", payload)
 
 
-@router.post("/{sweep_id:id}:pause", status_code=status.HTTP_202_ACCEPTED)
-def pause_sweep(
-    sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf, unchanged: IfMatch
-) -> Command:
+@_asks("/{sweep_id:id}:pause")
+def pause_sweep(sweep_id: SweepId, ask: AskOf) -> Command:
     """Ask for a sweep's trials to free their workers, until it is resumed."""
-    return store.requests.ask(sweep_id, None, "pause", who.name, once=once, unchanged=unchanged)
+    return ask.sweep(sweep_id, "pause")
 
 
-@router.post("/{sweep_id:id}:resume", status_code=status.HTTP_202_ACCEPTED)
-def resume_sweep(
-    sweep_id: SweepId, store: StoreOf, who: Controller, once: OnceOf, unchanged: IfMatch
-) -> Command:
+@_asks("/{sweep_id:id}:resume")
+def resume_sweep(sweep_id: SweepId, ask: AskOf) -> Command:
     """Ask for a paused sweep to go on."""
-    return store.requests.ask(sweep_id, None, "resume", who.name, once=once, unchanged=unchanged)
+    return ask.sweep(sweep_id, "resume")
 
 
 @router.get("/{sweep_id:id}/commands", dependencies=[READ])
 def list_commands(
     sweep_id: SweepId,
     store: StoreOf,
-    after: EventId = 0,
+    after: After,
     limit: Limit = 500,
-    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Page[Command]:
     """What was asked of the sweep and its trials, by whom, and what became of it, in order."""
-    found = store.commands(sweep_id, after if cursor is None else cursor, limit + 1)
+    found = store.commands(sweep_id, after, limit + 1)
     return page(found, limit, Page[Command])

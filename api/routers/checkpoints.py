@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
 
 from api.access import READ, TrialId
+from api.answers import FILE, as_file, sends
 from api.errors import ProblemError
 from api.pages import Limit
 from api.services import Services, ServicesOf, StoreOf
@@ -51,12 +51,7 @@ def list_checkpoints(
     return store.history.checkpoints(trial_id, after=after, limit=limit)
 
 
-_ARCHIVE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A tar archive, made while it is sent",
-        "content": {TAR: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
+_ARCHIVE = sends("A tar archive, made while it is sent", {TAR: FILE})
 
 
 @router.get(
@@ -122,9 +117,5 @@ def _sent(services: Services, checkpoint: Checkpoint) -> Response:
     return StreamingResponse(
         made.chunks(),
         media_type=TAR,
-        headers={
-            "Content-Length": str(made.size),
-            "Content-Disposition": f'attachment; filename="{re.sub("[^A-Za-z0-9_-]", "_", name)}'
-            '.tar"',
-        },
+        headers=as_file(f"{name}.tar") | {"Content-Length": str(made.size)},
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api.access import READ, Reader
+from api.routers.health import SILENT_AFTER
 from api.services import StoreOf
 from orchestrator import rules
 from winnow.service import Cluster, QueuedSweep, SchedulerInfo
@@ -14,16 +15,13 @@ from winnow.types import Page
 
 router = APIRouter(tags=["cluster"])
 
-SILENT_SECONDS = 15.0
-"""After so long without a report the orchestrator is taken to be away."""
-
 
 @router.get("/cluster")
 def get_cluster(store: StoreOf, who: Reader) -> Cluster:
     """The cluster's resources, and the sweeps that have a part of it or wait for one."""
     resources, age = store.cluster()
     queue = store.history.queue(who.project)
-    state = "unknown" if age is None else "ok" if age < SILENT_SECONDS else "silent"
+    state = "unknown" if age is None else "ok" if age < SILENT_AFTER else "silent"
     return Cluster(
         state=state,
         reported_seconds_ago=age,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response, status
+from fastapi import APIRouter, Query, status
 
 from api.access import OPERATE, Operator
 from api.changes import parse
@@ -42,7 +42,6 @@ def allow_code(document: Document, services: ServicesOf, who: Operator) -> Allow
 
 
 @router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=[OPERATE])
-def revoke_code(model: ModelName, revision: Revision, store: StoreOf) -> Response:
+def revoke_code(model: ModelName, revision: Revision, store: StoreOf) -> None:
     """Trials that begin from now on may not run it any more; those that run are left alone."""
     store.code.revoke(model, revision)
-    return Response(status_code=status.HTTP_204_NO_CONTENT)

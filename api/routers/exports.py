@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
 
 from api.access import READ, SweepId
+from api.answers import AT_ONCE, FILE, as_file, sends
 from api.services import StoreOf
 from orchestrator.export import MEDIA_TYPES, Format, encode
 from orchestrator.store.exports import What
@@ -15,17 +16,10 @@ from orchestrator.store.exports import What
 router = APIRouter(prefix="/sweeps", tags=["exports"])
 
 _ROWS = {"type": "array", "items": {"type": "object"}}
-_FILES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The file, made while it is sent",
-        "content": {
-            kind.partition(";")[0]: {
-                "schema": _ROWS if form == "json" else {"type": "string", "format": "binary"}
-            }
-            for form, kind in MEDIA_TYPES.items()
-        },
-    }
-}
+_FILES = sends(
+    "The file, made while it is sent",
+    {kind: _ROWS if form == "json" else FILE for form, kind in MEDIA_TYPES.items()},
+)
 
 
 @router.get(
@@ -49,8 +43,5 @@ def export_sweep(
     return StreamingResponse(
         encode(table, format),
         media_type=MEDIA_TYPES[format],
-        headers={
-            "Content-Disposition": f'attachment; filename="{sweep_id}-{what}.{format}"',
-            "X-Accel-Buffering": "no",
-        },
+        headers=as_file(f"{sweep_id}-{what}.{format}") | AT_ONCE,
     )

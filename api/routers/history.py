@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.access import READ, Reader, SweepId, TrialId
-from api.pages import EventId, Limit, page
-from api.services import ID, StoreOf
+from api.pages import After, Limit, page
+from api.parameters import ID
+from api.services import StoreOf
 from winnow.types import Decision, Event, Page
 
 router = APIRouter(tags=["history"])
@@ -18,13 +19,12 @@ router = APIRouter(tags=["history"])
 def list_decisions(
     sweep_id: SweepId,
     store: StoreOf,
+    after: After,
     trial: Annotated[str | None, Query(pattern=ID)] = None,
-    after: EventId = 0,
     limit: Limit = 500,
-    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Page[Decision]:
     """What the scheduler decided about trials, and why, in order; of one trial if it is named."""
-    found = store.decisions(sweep_id, trial, after if cursor is None else cursor, limit + 1)
+    found = store.decisions(sweep_id, trial, after, limit + 1)
     return page(found, limit, Page[Decision])
 
 
@@ -32,12 +32,11 @@ def list_decisions(
 def list_events(
     sweep_id: SweepId,
     store: StoreOf,
-    after: EventId = 0,
+    after: After,
     limit: Limit = 500,
-    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Page[Event]:
     """What happened to the sweep since the event `after`, in order."""
-    found = store.events_after(sweep_id, after if cursor is None else cursor, limit + 1)
+    found = store.events_after(sweep_id, after, limit + 1)
     return page(found, limit, Page[Event])
 
 
@@ -57,10 +56,8 @@ def list_decisions_of_trial(
 def list_all_events(
     store: StoreOf,
     who: Reader,
-    after: EventId = 0,
+    after: After,
     limit: Limit = 500,
-    cursor: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Page[Event]:
     """What happened to all sweeps that the token sees since the event `after`, in order."""
-    begin = after if cursor is None else cursor
-    return page(store.history.events(who.project, begin, limit + 1), limit, Page[Event])
+    return page(store.history.events(who.project, after, limit + 1), limit, Page[Event])

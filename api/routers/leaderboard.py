@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Optional, get_args
 
 from fastapi import APIRouter, Query
@@ -10,12 +9,13 @@ from pydantic import create_model
 from starlette.responses import Response
 
 from api.access import READ, SweepId
-from api.errors import ProblemError
+from api.errors import invalid_parameter
 from api.numbers import answer
 from api.pages import Limit
+from api.parameters import words, words_among
 from api.services import StoreOf
 from orchestrator.store import FIELDS, KEYS, Order
-from winnow.types import FieldError, Model, Page, Trial, TrialKind, TrialState
+from winnow.types import Model, Page, Trial, TrialKind, TrialState
 
 router = APIRouter(prefix="/sweeps", tags=["trials"])
 
@@ -71,10 +71,10 @@ def list_trials(
     page = store.leaderboard.page(
         sweep_id,
         order=_order(sort),
-        fields=_among("fields", fields, FIELDS) or FIELDS,
-        states=_among("state", state, tuple(TrialState)),
-        kinds=_among("kind", kind, _KINDS),
-        reasons=None if reason is None else reason.split(","),
+        fields=words_among("fields", fields or "", FIELDS) or FIELDS,
+        states=words_among("state", state or "", tuple(TrialState)) or None,
+        kinds=words_among("kind", kind or "", _KINDS) or None,
+        reasons=words(reason or "") or None,
         limit=limit,
         after=cursor,
     )
@@ -87,26 +87,6 @@ _KINDS = get_args(TrialKind)
 def _order(sort: str) -> Order:
     by = sort.removeprefix("-")
     if by not in KEYS and not by.startswith("params."):
-        raise _refused("sort", f"no order by {by}; there are {', '.join(KEYS)} and params.NAME")
+        known = f"{', '.join(KEYS)} and params.NAME"
+        raise invalid_parameter("sort", f"no order by {by}; there are {known}")
     return Order(by, descending=sort.startswith("-"))
-
-
-def _among(name: str, given: str | None, known: Sequence[str]) -> list[str] | None:
-    """What is named, with commas between, each of `known`; None if nothing is."""
-    if given is None:
-        return None
-    named = [word for word in given.split(",") if word]
-    for word in named:
-        if word not in known:
-            raise _refused(name, f"no {name} {word}; there are {', '.join(known)}")
-    return named or None
-
-
-def _refused(name: str, message: str) -> ProblemError:
-    return ProblemError(
-        422,
-        "invalid-parameters",
-        "a parameter in the address cannot be used",
-        errors=[FieldError(pointer=f"/{name}", message=message)],
-        title="The request cannot be answered as written",
-    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from api.access import READ, SweepId, TrialId
+from api.answers import AT_ONCE, sends
 from api.services import ServicesOf
 from api.stream import SSE_MESSAGE
 from orchestrator import logs
@@ -39,13 +40,11 @@ AttemptNumber = Annotated[int | None, Query(ge=1, lt=2**31, description="Default
 RankNumber = Annotated[int, Query(ge=0, lt=100_000, description="Of a trial on several GPUs")]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^[\d.]{0,40}$")]
 
-_LIVE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Server-sent events: `line` with a LogLine, whose id is its position; `end` "
-        "when no more can come",
-        "content": {"text/event-stream": {"schema": SSE_MESSAGE}},
-    }
-}
+_LIVE = sends(
+    "Server-sent events: `line` with a LogLine, whose id is its position; `end` when no more can "
+    "come",
+    {"text/event-stream": SSE_MESSAGE},
+)
 
 
 @router.get("/trials/{trial_id:id}/logs", dependencies=[READ])
@@ -156,7 +155,7 @@ def _followed(
     return StreamingResponse(
         _lines(source, ended, tail, position or None, search),
         media_type="text/event-stream",
-        headers={"X-Accel-Buffering": "no"},
+        headers=AT_ONCE,
     )
 
 

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from api.access import READ, SweepId
-from api.errors import ProblemError
 from api.numbers import answer, rounded
+from api.parameters import words, words_among
 from api.services import StoreOf
 from orchestrator.store import DETAILS, MAIN, Axis, Wanted
-from winnow.types import FieldError, Metrics
+from winnow.types import Metrics
 
 router = APIRouter(prefix="/sweeps", tags=["metrics"])
 
@@ -66,7 +66,7 @@ def get_metrics(
     no longer fit. Evaluations are sent whole.
     """
     asked = _columns(columns, details)
-    ids = [t for t in trials.split(",") if t] if trials is not None else None
+    ids = None if trials is None else words(trials)
     wanted = Wanted(asked, max_points, after_step or None, x, low, high)
     page = store.metrics.read(
         sweep_id,
@@ -90,16 +90,6 @@ _EMPTY: dict[str, list[float]] = {name: [] for name in MAIN}
 
 
 def _columns(named: str | None, details: bool) -> tuple[str, ...]:
-    asked = list(MAIN) if named is None else [name for name in named.split(",") if name]
-    if unknown := sorted(set(asked) - {*MAIN, *DETAILS}):
-        known = ", ".join((*MAIN, *DETAILS))
-        raise ProblemError(
-            422,
-            "invalid-parameters",
-            "a parameter in the address cannot be used",
-            errors=[
-                FieldError(pointer="/columns", message=f"no column {unknown[0]}; there are {known}")
-            ],
-            title="The request cannot be answered as written",
-        )
+    known = (*MAIN, *DETAILS)
+    asked = MAIN if named is None else words_among("columns", named, known, what="column")
     return tuple(dict.fromkeys((*asked, *(DETAILS if details else ()))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import get_args
 
 from fastapi import APIRouter, Request, Response, status
@@ -28,14 +29,7 @@ def sign_in(request: Request, response: Response, services: ServicesOf, who: Rea
     seconds = services.settings.session_hours * 3600
     text, expires_at = services.store.access.open_session(who.token_id, seconds)
     response.headers["Set-Cookie"] = cookie(request.scope, text, seconds)
-    return Session(
-        name=who.name,
-        token_id=who.token_id,
-        scopes=_scopes(who),
-        project=who.project,
-        expires_at=expires_at,
-        csrf=csrf_of(text),
-    )
+    return _told(who, who.token_id, expires_at, text)
 
 
 @router.get("")
@@ -46,14 +40,8 @@ def get_session(request: Request, services: ServicesOf, who: Reader) -> Session:
         raise ProblemError(
             404, "not-found", "this request came with a token, not a session; see /v1/tokens/me"
         )
-    return Session(
-        name=who.name,
-        token_id=who.token_id,
-        scopes=_scopes(who),
-        project=who.project,
-        expires_at=services.store.access.session_ends(who.session_id),
-        csrf=csrf_of(text),
-    )
+    expires_at = services.store.access.session_ends(who.session_id)
+    return _told(who, who.token_id, expires_at, text)
 
 
 @router.delete("", status_code=status.HTTP_204_NO_CONTENT, dependencies=[READ])
@@ -67,5 +55,12 @@ def sign_out(request: Request, response: Response, services: ServicesOf) -> None
     response.headers["Set-Cookie"] = cookie(request.scope, "", 0)
 
 
-def _scopes(who: Principal) -> list[Scope]:
-    return [scope for scope in get_args(Scope) if scope in who.scopes]
+def _told(who: Principal, token_id: int, expires_at: datetime, text: str) -> Session:
+    return Session(
+        name=who.name,
+        token_id=token_id,
+        scopes=[scope for scope in get_args(Scope) if scope in who.scopes],
+        project=who.project,
+        expires_at=expires_at,
+        csrf=csrf_of(text),
+    )

@@ -9,6 +9,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from api.access import READ, Reader, SweepId
+from api.answers import AT_ONCE, sends
+from api.parameters import words
 from api.services import ServicesOf
 from api.stream import SSE_MESSAGE, Live
 
@@ -26,19 +28,17 @@ Types = Annotated[
         examples=["sweep.created,sweep.state"],
     ),
 ]
-_EVENTS = {
-    200: {
-        "content": {"text/event-stream": {"schema": SSE_MESSAGE}},
-        "description": "Messages `event`, `progress`, `points`, `sweep`, `reset` and `end`",
-    }
-}
+_EVENTS = sends(
+    "Messages `event`, `progress`, `points`, `sweep`, `reset` and `end`",
+    {"text/event-stream": SSE_MESSAGE},
+)
 
 
 @router.get(
     "/sweeps/{sweep_id:id}/stream",
     dependencies=[READ],
     response_class=StreamingResponse,
-    responses=_EVENTS,  # type: ignore[arg-type]
+    responses=_EVENTS,
 )
 async def stream_sweep(
     sweep_id: SweepId,
@@ -57,7 +57,7 @@ async def stream_sweep(
 @router.get(
     "/events/stream",
     response_class=StreamingResponse,
-    responses=_EVENTS,  # type: ignore[arg-type]
+    responses=_EVENTS,
 )
 async def stream_events(
     services: ServicesOf,
@@ -67,7 +67,7 @@ async def stream_events(
     last_event_id_header: LastEventIdHeader = None,
 ) -> StreamingResponse:
     """What happens to all sweeps that the token sees, live: messages `event` and `reset` only."""
-    named = None if types is None else frozenset(types.split(","))
+    named = None if types is None else frozenset(words(types))
     last = _last(last_event_id, last_event_id_header)
     return _LiveResponse(await services.hub.events(who.sees, named, last))
 
@@ -83,7 +83,7 @@ class _LiveResponse(StreamingResponse):
         super().__init__(
             live.chunks,
             media_type="text/event-stream",
-            headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"},
+            headers=AT_ONCE,
         )
         self._live = live
 

@@ -6,15 +6,16 @@ from functools import partial
 from typing import Annotated, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Query, Response, status
 
 from api.access import READ, Reader, Submitter, SweepId
 from api.checks import checked as check
-from api.documents import read_document, takes
+from api.documents import Document, takes
 from api.errors import invalid_replay
 from api.explain import parse_as
 from api.idempotency import OnceOf, creates
-from api.pages import Cursor, Limit, Moment
+from api.pages import Cursor, Limit
+from api.parameters import Moment
 from api.services import ServicesOf, StoreOf
 from orchestrator import replay as replaying
 from orchestrator.store import Listing
@@ -36,10 +37,9 @@ _STATES = f"^{_STATE}(?:,{_STATE})*$"
     openapi_extra=takes(SweepSpec),
 )
 async def create_sweep(
-    request: Request, response: Response, services: ServicesOf, who: Submitter, once: OnceOf
+    document: Document, response: Response, services: ServicesOf, who: Submitter, once: OnceOf
 ) -> Sweep:
     """Check a sweep, data and model included, and queue it. Nothing starts if a check fails."""
-    document = await read_document(request)
 
     def create() -> Sweep:
         checked, _ = check(services, who, document)
@@ -104,12 +104,12 @@ def get_sweep(sweep_id: SweepId, store: StoreOf) -> Sweep:
     dependencies=[READ],
     openapi_extra=takes(ReplayRequest),
 )
-async def replay_sweep(sweep_id: SweepId, request: Request, services: ServicesOf) -> Replay:
+async def replay_sweep(sweep_id: SweepId, document: Document, services: ServicesOf) -> Replay:
     """What another scheduler would have made of an ended sweep. Nothing is trained or stored.
 
     409 if the sweep has not ended, or fewer than two of its trials completed.
     """
-    wanted, errors = parse_as(ReplayRequest, await read_document(request))
+    wanted, errors = parse_as(ReplayRequest, document)
     if wanted is None:
         raise invalid_replay(errors)
     replay = partial(replaying.replay_sweep, services.store, sweep_id, wanted)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, status
 
-from api.access import READ, Controller, TrialId
+from api.access import CONTROL, READ, TrialId
+from api.asking import AskOf
 from api.changes import check_clone, current_spec, planned_trials
 from api.documents import OptionalDocument, takes
-from api.idempotency import OnceOf
-from api.resources import IfMatch
 from api.services import StoreOf
 from winnow.changes import Clone
 from winnow.types import Command, CommandKind, Trial
@@ -27,23 +26,20 @@ def get_trial(trial_id: TrialId, store: StoreOf) -> Trial:
 @router.post(
     "/trials/{trial_id:id}:clone",
     status_code=status.HTTP_202_ACCEPTED,
+    dependencies=[CONTROL],
     openapi_extra=takes(Clone, required=False),
 )
 def clone_trial(
     trial_id: TrialId,
     document: OptionalDocument,
     store: StoreOf,
-    who: Controller,
-    once: OnceOf,
-    unchanged: IfMatch,
+    ask: AskOf,
 ) -> Command:
     """Ask for a new trial like this one, with other values for `params`. An ended sweep goes on."""
     trial = store.get_trial(trial_id)
     planned = planned_trials(store, store.get_sweep(trial.sweep_id))
     payload = check_clone(document, current_spec(store, trial.sweep_id), trial, planned)
-    return store.requests.ask(
-        trial.sweep_id, trial_id, "clone", who.name, payload, once=once, unchanged=unchanged
-    )
+    return ask.trial(trial_id, "clone", payload)
 
 
 _ACTIONS: dict[CommandKind, tuple[str, str]] = {
@@ -60,13 +56,8 @@ _ACTIONS: dict[CommandKind, tuple[str, str]] = {
 
 
 def _ask(action: CommandKind) -> Callable[..., Command]:
-    def ask_of_trial(
-        trial_id: TrialId, store: StoreOf, who: Controller, once: OnceOf, unchanged: IfMatch
-    ) -> Command:
-        sweep_id = store.get_trial(trial_id).sweep_id
-        return store.requests.ask(
-            sweep_id, trial_id, action, who.name, once=once, unchanged=unchanged
-        )
+    def ask_of_trial(trial_id: TrialId, ask: AskOf) -> Command:
+        return ask.trial(trial_id, action)
 
     return ask_of_trial
 
@@ -82,5 +73,6 @@ for _action, (_summary, _what) in _ACTIONS.items():
         "out. 409 if the trial can't in its state; the same request twice is one command while the "
         "first still waits.",
         status_code=status.HTTP_202_ACCEPTED,
+        dependencies=[CONTROL],
         response_model=Command,
     )
