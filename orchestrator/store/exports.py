@@ -8,6 +8,7 @@ those that come.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from sqlalchemy import (
 from orchestrator.store import sweeps as sweep_rows
 from orchestrator.store.clock import UtcTime
 from orchestrator.store.database import Database, ReadSession
+from orchestrator.store.metrics import STEP
 from orchestrator.store.schema import decisions, evaluations, events, metrics, trials
 
 What = Literal["trials", "metrics", "evaluations", "decisions", "events"]
@@ -61,24 +63,6 @@ _TRIALS = [
     "started_at",
     "ended_at",
 ]
-_METRICS = [
-    "attempt",
-    "step",
-    "samples",
-    "tokens",
-    "loss",
-    "grad_norm",
-    "learning_rate",
-    "seconds",
-    "memory",
-    "batch_samples",
-    "input_tokens",
-    "padding",
-    "data_wait",
-    "mfu",
-    "grad_sq",
-    "noise",
-]
 _EVALUATIONS = [
     "attempt",
     "step",
@@ -104,6 +88,8 @@ _DECISIONS = [
     "acted",
     "created_at",
 ]
+_METRICS = ("attempt", *STEP)
+_STEP = 2 + _METRICS.index("step")
 _EVENTS = ["id", "trial_id", "type", "data", "created_at"]
 
 
@@ -130,9 +116,7 @@ class Exports:
             case "trials":
                 return self._trials(sweep_id)
             case "metrics":
-                chosen = [metrics.c[n] for n in _METRICS]
-                query = select(*chosen).where(~metrics.c.superseded)
-                return self._of_trials(sweep_id, query, chosen, (metrics.c.step,))
+                return self._metrics(sweep_id)
             case "evaluations":
                 chosen = [evaluations.c[n] for n in _EVALUATIONS]
                 query = select(*chosen).where(~evaluations.c.superseded)
@@ -170,6 +154,46 @@ class Exports:
         columns = _kinds(chosen)
         columns |= {f"params.{name}": kind for name, kind in kinds.items()}
         return Table(columns, batches())
+
+    def _metrics(self, sweep_id: str) -> Table:
+        """Steps of all trials, by trial number and step: plain numbers, as the database's driver
+        gives them."""
+
+        def read(session: ReadSession, waiting: deque[Any], after: int) -> tuple[list[Any], int]:
+            """A batch, and the step after which the first trial that still waits goes on."""
+            mark, rows = session.placeholder, []
+            query = (
+                f"SELECT trial_id, CAST({mark} AS INTEGER), {', '.join(_METRICS)} FROM metrics "
+                f"WHERE trial_id = {mark} AND step > {mark} AND NOT superseded "
+                f"ORDER BY step LIMIT {mark}"
+            )
+            cursor = session.cursor()
+            try:
+                while waiting and len(rows) < BATCH:
+                    room = BATCH - len(rows)
+                    cursor.execute(query, (*waiting[0], after, room))
+                    found = cursor.fetchall()
+                    rows += found
+                    if len(found) == room:
+                        return rows, found[-1][_STEP]
+                    waiting.popleft()
+                    after = 0
+            finally:
+                cursor.close()
+            return rows, after
+
+        def batches() -> Iterator[list[Any]]:
+            of_sweep = select(trials.c.number, trials.c.id).where(trials.c.sweep_id == sweep_id)
+            for some in self._by_id(of_sweep, trials.c.number, _TRIAL_BATCH):
+                waiting, after = deque(some), 0
+                while waiting:
+                    with self._db.read() as session:
+                        rows, after = read(session, waiting, after)
+                    if rows:
+                        yield rows
+
+        chosen = [metrics.c[n] for n in _METRICS]
+        return Table({"trial_id": "text", "number": "int", **_kinds(chosen)}, batches())
 
     def _of_trials(
         self,
