@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,23 @@ import pytest
 
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from winnow.client import Client
-from winnow.types import SweepState, TrialState
+from winnow.runs import Attempt
+from winnow.types import SweepState, Trial, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(900)]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A `winnow up` and its client."""
+
+    home: Path
+    client: Client
+    process: subprocess.Popen[bytes]
+
+
 @contextlib.contextmanager
-def up(home: Path) -> Iterator[Client]:
+def up(home: Path) -> Iterator[Server]:
     """`winnow up` with its home folder, on two logical CPUs; ended by SIGTERM."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WINNOW_"))}
     env |= {"WINNOW_HOME": str(home), "WINNOW_CHECKPOINT_SECONDS": "1"}
@@ -41,17 +52,17 @@ def up(home: Path) -> Iterator[Client]:
             assert process.poll() is None, (home / "up.log").read_text()
             where = json.loads(ready.read_text())
             with Client(where["url"], (home / "token").read_text().strip()) as client:
-                yield client
+                yield Server(home, client, process)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(120)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Client]]:
-    home = tmp_path_factory.mktemp("home")
-    with up(home) as client:
-        yield home, client
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests here; the last of them ends it."""
+    with up(tmp_path_factory.mktemp("home")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -103,22 +114,39 @@ def trained_steps(client: Client, sweep_id: str) -> int:
     return sum(t.step for t in client.trials(sweep_id))
 
 
+def attempts(client: Client, sweep_id: str) -> list[Attempt]:
+    return [a for t in client.trials(sweep_id) for a in client.attempts(t.id)]
+
+
 def database(home: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{home / 'winnow.db'}?mode=ro", uri=True)
 
 
-def test_a_sweep_survives_kills_of_its_driver_and_of_the_orchestrator(
-    server: tuple[Path, Client], sweep: dict[str, Any]
+def trial_processes(home: Path) -> list[int]:
+    """Processes of Ray workers that train a trial of this server."""
+    return [pid for pid in processes(home) if b"_Rank" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_sweep_survives_kills_of_a_rank_its_driver_and_the_orchestrator(
+    server: Server, sweep: dict[str, Any]
 ) -> None:
-    home, client = server
+    home, client = server.home, server.client
     sweep_id = client.submit(sweep).id
-    wait_for(lambda: trained_steps(client, sweep_id) > 50, 180)
+    wait_for(lambda: trained_steps(client, sweep_id) > 50, 240)
+
+    os.kill(trial_processes(home)[0], signal.SIGKILL)
+    lost = wait_for(
+        lambda: [a for a in attempts(client, sweep_id) if a.reason == "infrastructure"], 240
+    )
+    assert len(lost) == 1
+    before = trained_steps(client, sweep_id)
+    wait_for(lambda: trained_steps(client, sweep_id) > before, 240)
 
     (driver,) = processes(home, "orchestrator", "drive")
     os.kill(driver, signal.SIGKILL)
     wait_for(lambda: set(processes(home, "orchestrator", "drive")) - {driver}, 240)
     before = trained_steps(client, sweep_id)
-    wait_for(lambda: trained_steps(client, sweep_id) > before, 180)
+    wait_for(lambda: trained_steps(client, sweep_id) > before, 240)
 
     found = processes(home, "-m", "orchestrator")
     orchestrator = next(pid for pid in found if pid not in processes(home, "drive"))
@@ -150,62 +178,62 @@ def test_a_sweep_survives_kills_of_its_driver_and_of_the_orchestrator(
         assert curve.total_points == trial.step
 
 
-def test_a_trial_that_is_stopped_by_a_user_ends_and_the_sweep_goes_on(
-    server: tuple[Path, Client], sweep: dict[str, Any]
+def test_a_trial_is_stopped_by_a_user_and_a_canceled_sweep_frees_its_workers(
+    server: Server, sweep: dict[str, Any]
 ) -> None:
-    _, client = server
-    sweep_id = client.submit(sweep | {"scheduler": {"name": "none"}}).id
-    running = wait_for(
-        lambda: [
-            t
-            for t in client.trials(sweep_id)
-            if t.kind == "search" and t.state is TrialState.RUNNING and t.step > 5
-        ],
-        180,
-    )
-    client.stop(running[0].id)
-    stopped = wait_for(lambda: (t := client.trial(running[0].id)).state.ended and t, 240)
+    home, client = server.home, server.client
+    slow = {"scheduler": {"name": "none"}, "resources": {"max_concurrent": 1}}
+    sweep_id = client.submit(sweep | slow).id
+
+    def running() -> Trial | None:
+        found = [t for t in client.trials(sweep_id) if t.state is TrialState.RUNNING]
+        return found[0] if found and found[0].step > 5 else None
+
+    first = wait_for(running, 240)
+    client.stop(first.id)
+    stopped = wait_for(lambda: (t := client.trial(first.id)).state.ended and t, 240)
     assert (stopped.state, stopped.reason) == (TrialState.CANCELED, "user")
-    wait_for(lambda: client.sweep(sweep_id).state.ended, 300)
-    assert client.sweep(sweep_id).state is SweepState.COMPLETED
+    wait_for(lambda: (t := running()) and t.id != first.id, 240)  # the sweep goes on
 
-
-def test_a_canceled_sweep_frees_its_workers(
-    server: tuple[Path, Client], sweep: dict[str, Any]
-) -> None:
-    home, client = server
-    sweep_id = client.submit(sweep | {"scheduler": {"name": "none"}}).id
-    wait_for(lambda: trained_steps(client, sweep_id) > 5, 180)
     client.cancel(sweep_id)
     wait_for(lambda: client.sweep(sweep_id).state is SweepState.CANCELED, 240)
     assert all(t.state.ended for t in client.trials(sweep_id))
     wait_for(lambda: not processes(home, "orchestrator", "drive"), 240)
+    wait_for(lambda: not trial_processes(home), 240)
 
 
 def test_a_server_that_was_stopped_goes_on_with_its_sweep(
-    tmp_path: Path, sweep: dict[str, Any]
+    server: Server, sweep: dict[str, Any]
 ) -> None:
-    with up(tmp_path) as client:
-        sweep_id = client.submit(sweep).id
-        wait_for(lambda: trained_steps(client, sweep_id) > 50, 180)
-    assert processes(tmp_path, "orchestrator") == []
-    with database(tmp_path) as rows:
-        states = dict(rows.execute("SELECT id, state FROM trials WHERE kind = 'search'"))
-        lease = rows.execute("SELECT lease_expires FROM sweeps").fetchone()[0]
+    home = server.home
+    sweep_id = server.client.submit(sweep | {"resources": {"max_concurrent": 1}}).id
+    wait_for(lambda: trained_steps(server.client, sweep_id) > 50, 240)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(120)
+    assert processes(home, "orchestrator") == []
+    with database(home) as rows:
+        states = dict(
+            rows.execute(
+                "SELECT id, state FROM trials WHERE kind = 'search' AND sweep_id = ?", (sweep_id,)
+            )
+        )
+        leases = rows.execute("SELECT count(lease_expires) FROM sweeps").fetchone()[0]
     assert "RUNNING" not in states.values()
-    assert lease is None
-    with up(tmp_path) as client:
-        wait_for(lambda: client.sweep(sweep_id).state.ended, 300)
-        assert client.sweep(sweep_id).state is SweepState.COMPLETED
-        assert all(t.state.ended for t in client.trials(sweep_id))
+    assert leases == 0
+    with up(home) as again:
+        wait_for(lambda: again.client.sweep(sweep_id).state.ended, 300)
+        assert again.client.sweep(sweep_id).state is SweepState.COMPLETED
+        assert all(t.state.ended for t in again.client.trials(sweep_id))
     interrupted = [trial_id for trial_id, state in states.items() if state == "PENDING"]
     assert interrupted
-    with database(tmp_path) as rows:
+    with database(home) as rows:
         # One that waited has no second attempt; one that had trained goes on from a checkpoint,
         # unless it had trained so little that writing one would have taken longer.
         later = rows.execute(
             "SELECT now.resumed_from, before.message FROM attempts AS now JOIN attempts AS before "
-            "ON before.trial_id = now.trial_id AND before.attempt = now.attempt - 1"
+            "ON before.trial_id = now.trial_id AND before.attempt = now.attempt - 1 "
+            "JOIN trials ON trials.id = now.trial_id WHERE trials.sweep_id = ?",
+            (sweep_id,),
         ).fetchall()
         assert later
         assert all(
