@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -91,6 +92,7 @@ def install(app: FastAPI) -> None:
         StoreUnavailable,
         DocumentError,
         RequestValidationError,
+        ClientDisconnect,
         HTTPException,
         Exception,
     ):
@@ -171,6 +173,9 @@ def as_problem(error: Exception) -> ProblemError:
             return ProblemError(503, "database", str(error), headers={"Retry-After": "2"})
         case RequestValidationError():
             return _invalid_request(error)
+        case ClientDisconnect():
+            # Nobody reads it; the log and the metrics shall not take it for the server's failure.
+            return ProblemError(400, "unreadable", "the connection ended before the body did")
         case HTTPException():
             headers = dict(error.headers or {})
             kind = "not-found" if error.status_code == 404 else "request"

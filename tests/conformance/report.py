@@ -1,15 +1,20 @@
-"""What schemathesis found, counted from its events, and the page that tells of it."""
+"""The page that tells what was asked and answered, and the figures behind it."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from tests.conformance.events import Run
+from tests.conformance.refused import NAMED, Refusal, Refusals
+from tests.conformance.walked import Walk
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "conformance.md"
@@ -17,73 +22,29 @@ RESULTS = Path(__file__).parent / "results" / "conformance.json"
 
 
 @dataclass
-class Run:
-    """One token's run. `cases` by phase, `statuses` by class of status (2xx, 4xx, …), `checks` by
-    name; a failure is one operation that fails one check, however many cases show it."""
+class Findings:
+    """Of all parts that were run."""
 
-    token: str
-    seconds: float
-    operations: int = 0
-    cases: Counter[str] = field(default_factory=Counter)
-    statuses: Counter[str] = field(default_factory=Counter)
-    checks: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
+    left_out: Mapping[str, str]
+    """Checks that schemathesis does not make, and why."""
+    runs: list[Run] = field(default_factory=list)
+    walk: Walk = field(default_factory=Walk)
+    refusals: Refusals = field(default_factory=Refusals)
+    measured: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
-    def line(self) -> str:
-        seen = ", ".join(f"{n:,} × {status}" for status, n in sorted(self.statuses.items()))
-        return (
-            f"{self.token}: {self.operations} operations, {self.cases.total():,} cases ({seen}), "
-            f"{len(self.failures)} failures, {self.seconds:.0f} s"
-        )
+    def faults(self) -> list[str]:
+        generated = [f"{run.token}: {failure}" for run in self.runs for failure in run.failures]
+        return [*generated, *self.walk.faults, *self.refusals.faults]
 
 
-def read(token: str, events: Path, output: str, code: int, seconds: float) -> Run:
-    """Count the events of one run. One that broke off, or made no case, is a failure itself."""
-    run = Run(token, seconds)
-    failures: dict[str, str] = {}
-    with events.open() as lines:
-        for line in lines:
-            ((kind, event),) = json.loads(line).items()
-            if kind == "LoadingFinished":
-                run.operations = event["statistic"]["operations"]["selected"]
-            elif kind == "ScenarioFinished":
-                _scenario(run, event, failures)
-            elif kind in ("NonFatalError", "FatalError"):
-                what = event.get("value") or event.get("exception") or {}
-                where = f"{event.get('label', '')} ({event.get('phase', '')})"
-                failures[f"{where} {what.get('type')}"] = str(what.get("message"))
-    run.failures = [f"{where}: {what}" for where, what in sorted(failures.items())]
-    if code not in (0, 1) or not run.cases:
-        run.failures.append(f"schemathesis ended with {code}: {output[-1000:]}")
-    elif code == 1 and not run.failures:
-        run.failures.append(f"schemathesis reports a failure: {output[-1000:]}")
-    return run
-
-
-def _scenario(run: Run, event: Mapping[str, object], failures: dict[str, str]) -> None:
-    recorder = event["recorder"]
-    assert isinstance(recorder, dict)
-    run.cases[str(event["phase"])] += len(recorder.get("cases", ()))
-    for interaction in recorder.get("interactions", {}).values():
-        answer = interaction.get("response")
-        run.statuses[f"{answer['status_code'] // 100}xx" if answer else "no answer"] += 1
-    for checks in recorder.get("checks", {}).values():
-        for check in checks:
-            run.checks[check["name"]] += 1
-            if check["status"] == "failure":
-                failure = check["failure_info"]["failure"]
-                said = " ".join(str(failure["message"]).split())
-                failures[f"{failure['operation']} {check['name']}"] = said
-
-
-def document(runs: Sequence[Run], left_out: Mapping[str, str]) -> dict[str, Any]:
+def document(found: Findings) -> dict[str, Any]:
     """The figures, for programs."""
     return {
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "measured": found.measured,
         "schemathesis": version("schemathesis"),
-        "cases": sum(run.cases.total() for run in runs),
-        "failures": sum(len(run.failures) for run in runs),
-        "server_errors": sum(run.statuses["5xx"] for run in runs),
+        "cases": sum(run.cases.total() for run in found.runs),
+        "failures": sum(len(run.failures) for run in found.runs),
+        "server_errors": sum(run.statuses["5xx"] for run in found.runs),
         "runs": [
             {
                 "token": run.token,
@@ -94,50 +55,156 @@ def document(runs: Sequence[Run], left_out: Mapping[str, str]) -> dict[str, Any]
                 "checks": dict(sorted(run.checks.items())),
                 "failures": run.failures,
             }
-            for run in runs
+            for run in found.runs
         ],
-        "left_out": dict(left_out),
+        "left_out": dict(found.left_out),
+        "walk": {
+            "routes": found.walk.routes,
+            "answers": {who: dict(counts) for who, counts in found.walk.answers.items()},
+            "faults": found.walk.faults,
+        },
+        "bad_inputs": [
+            {
+                "family": r.family,
+                "name": r.name,
+                "status": r.status,
+                "seconds": round(r.seconds, 4),
+                "fault": r.fault,
+            }
+            for r in found.refusals.answers
+        ],
+        "connections": found.refusals.connections,
     }
 
 
-def write(runs: Sequence[Run], left_out: Mapping[str, str]) -> None:
+def write(found: Findings) -> None:
     """Write docs/conformance.md and the figures behind it."""
-    figures = document(runs, left_out)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    PAGE.write_text(_page(runs, left_out, figures["measured"]))
+    RESULTS.write_text(json.dumps(document(found), indent=1) + "\n")
+    PAGE.write_text("\n".join(_page(found)) + "\n")
 
 
-def _page(runs: Sequence[Run], left_out: Mapping[str, str], when: str) -> str:
-    phases = sorted({phase for run in runs for phase in run.cases})
-    checks = sorted({name for run in runs for name in run.checks})
+def _page(found: Findings) -> Iterator[str]:
+    yield "# Conformance"
+    yield ""
+    yield (
+        "Whether the API keeps its own description and refuses what it has to "
+        f"({found.measured[:10]}, {os.cpu_count()} CPUs, SQLite). This page is written by "
+        "`python -m tests.conformance --report`; the figures behind it are in "
+        "[`conformance.json`](../tests/conformance/results/conformance.json)."
+    )
+    yield ""
+    yield from _generated(found)
+    yield ""
+    yield from _walk(found.walk)
+    yield ""
+    yield from _inputs(found.refusals)
+    if faults := found.faults():
+        yield ""
+        yield "## What is wrong"
+        yield ""
+        for fault in faults:
+            yield f"- {fault}"
+
+
+def _generated(found: Findings) -> Iterator[str]:
+    runs = found.runs
     cases = sum(run.cases.total() for run in runs)
-    lines = [
-        "# Conformance",
-        "",
-        "<!-- Written by `python -m tests.conformance --report`. -->",
-        "",
-        f"[schemathesis](https://schemathesis.io) {version('schemathesis')} called every operation "
-        f"of the [OpenAPI document](openapi.json) on {when[:10]}, with data that fits the document "
-        "and data that doesn't, on a server with two projects' sweeps in its database: "
-        f"**{cases:,} cases, {sum(run.statuses['5xx'] for run in runs)} server errors, "
-        f"{sum(len(run.failures) for run in runs)} failed checks**.",
-        "",
-        f"| token | operations | {' | '.join(phases)} | 2xx | 4xx | 5xx | failed | seconds |",
-        f"|---|---:|{'---:|' * len(phases)}---:|---:|---:|---:|---:|",
+    errors = sum(run.statuses["5xx"] for run in runs)
+    failures = sum(len(run.failures) for run in runs)
+    yield "## As the OpenAPI document says"
+    yield ""
+    yield (
+        f"**{cases:,} cases, {errors} server errors, {failures} failed checks.** "
+        f"[schemathesis](https://schemathesis.io) {version('schemathesis')} calls every operation "
+        "of the [document](openapi.json) with data that fits it and data that doesn't, on a "
+        "server with the sweeps of two projects, and holds each answer against what is declared."
+    )
+    yield ""
+    phases = ("examples", "coverage", "fuzzing", "stateful")
+    rows = [
+        [
+            run.token,
+            f"{run.operations}",
+            *(f"{run.cases[phase]:,}" for phase in phases),
+            *(f"{run.statuses[status]:,}" for status in ("2xx", "3xx", "4xx", "5xx")),
+            f"{len(run.failures)}",
+        ]
+        for run in runs
     ]
-    for run in runs:
-        by_phase = " | ".join(f"{run.cases[phase]:,}" for phase in phases)
-        by_status = " | ".join(f"{run.statuses[s]:,}" for s in ("2xx", "4xx", "5xx"))
-        lines.append(
-            f"| {run.token} | {run.operations} | {by_phase} | {by_status} | {len(run.failures)} "
-            f"| {run.seconds:.0f} |"
-        )
-    lines += ["", "Checks made, in all:", ""]
-    lines += [f"- `{name}`: {sum(run.checks[name] for run in runs):,}" for name in checks]
-    lines += ["", "Checks left out:", ""]
-    lines += [f"- `{name}`: {why}." for name, why in left_out.items()]
-    if any(run.failures for run in runs):
-        lines += ["", "## Failed checks", ""]
-        lines += [f"- {run.token}: {failure}" for run in runs for failure in run.failures]
-    return "\n".join(lines) + "\n"
+    header = ["token", "operations", *phases, "2xx", "3xx", "4xx", "5xx", "failed"]
+    yield from _table(header, rows)
+    yield ""
+    names = sorted({name for run in runs for name in run.checks})
+    made = (f"`{name}` {sum(run.checks[name] for run in runs):,}" for name in names)
+    yield f"Checks made: {', '.join(made)}."
+    for name, why in found.left_out.items():
+        yield f"Left out: `{name}` ({why})."
+
+
+def _walk(walk: Walk) -> Iterator[str]:
+    yield "## Who is let in"
+    yield ""
+    yield (
+        f"**{walk.visits:,} visits, {len(walk.faults)} answered otherwise than they should.** "
+        f"Each of {walk.routes} routes (all but the public ones), with addresses of things that "
+        "are there, asked by everyone who must not. What is another project's is answered word "
+        "for word as what doesn't exist; where a body has to be sent, it may be asked for first "
+        "(415). Projects and their quotas are for tokens of no project (403). The last row reads "
+        "all lists of its own project, in which nothing may tell of another."
+    )
+    yield ""
+    rows = [[who, f"{counts.total():,}", _counted(counts)] for who, counts in walk.answers.items()]
+    yield from _table(["who asks", "visits", "answers"], rows, left=(0, 2))
+
+
+def _inputs(refusals: Refusals) -> Iterator[str]:
+    answers = refusals.answers
+    faults = [r for r in answers if r.fault is not None]
+    slowest = max(answers, key=lambda r: r.seconds, default=None)
+    yield "## Bad inputs"
+    yield ""
+    yield (
+        f"**{len(answers)} bad inputs, {len(faults)} answered otherwise than they should.** Each "
+        "is to be refused with a 4xx, as a problem (RFC 9457) of less than 64 kB that names the "
+        "field, in less than a second, before any file is opened; nothing of it is kept."
+    )
+    if slowest is not None:
+        yield f"The slowest answer took {slowest.seconds:.2f} s ({slowest.name})."
+    yield ""
+    families = list(dict.fromkeys(r.family for r in answers))
+    rows = [_row(f, [r for r in answers if r.family == f]) for f in families]
+    header = ["kind", "inputs", "answers", "slowest, s", "which"]
+    yield from _table(header, rows, left=(0, 2, 4))
+    yield ""
+    yield "Among them:"
+    yield ""
+    yield from _table(header, [_row(n, refusals.named(n)) for n in NAMED], left=(0, 2, 4))
+    yield ""
+    yield (
+        "Bytes that are no request are answered by the HTTP server itself, with a 400 in plain "
+        "text. What shows only when a connection or a file is opened has tests of its own:"
+    )
+    yield ""
+    for what, passed in refusals.connections.items():
+        yield f"- {what}: {'refused' if passed else '**not refused**'}"
+
+
+def _row(name: str, answers: Sequence[Refusal]) -> list[str]:
+    slowest = max(answers, key=lambda r: r.seconds)
+    statuses = Counter(r.status for r in answers)
+    return [name, f"{len(answers)}", _counted(statuses), f"{slowest.seconds:.2f}", slowest.name]
+
+
+def _counted(counts: Counter[int]) -> str:
+    """`404 × 12, 422 × 3`."""
+    return ", ".join(f"{status or 'closed'} × {n:,}" for status, n in sorted(counts.items()))
+
+
+def _table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)
+) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'|'.join('---' if i in left else '---:' for i in range(len(header)))}|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
