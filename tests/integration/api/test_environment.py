@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 
 import pytest
 
 import winnow
-from tests.fixtures.hub_proxy import HUB_TOKEN, SECRETS, HubProxy
+from tests.fixtures.hub_proxy import HUB_TOKEN, JUDGE_KEY, SECRETS, HubProxy
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from tests.integration.api.test_up import Up
 from winnow.errors import ApiError
@@ -33,6 +34,24 @@ def sweep(folder: Path, **changes: object) -> dict[str, object]:
     } | changes
 
 
+OWN = {
+    "PGPASSWORD": "madeup-postgres-password",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=madeup-collector-key",
+}
+"""The server's own secrets, which nothing that it runs for users may have."""
+
+
+def environments_of_rays_processes(server: Up) -> dict[str, bytes]:
+    """What Ray's processes were started with, by what they are."""
+    found: dict[str, bytes] = {}
+    for pid, line in server.family().items():
+        name = "raylet" if "raylet/raylet" in line else "rank" if "_Rank" in line else ""
+        if name or line.startswith("ray::"):
+            with contextlib.suppress(OSError):  # it has ended
+                found[name or line] = Path(f"/proc/{pid}/environ").read_bytes()
+    return found
+
+
 def leaks(*folders: Path) -> list[tuple[str, Path]]:
     """Which secret stands in which file."""
     return [
@@ -40,7 +59,7 @@ def leaks(*folders: Path) -> list[tuple[str, Path]]:
         for folder in folders
         for path in folder.rglob("*")
         if path.is_file() and not path.is_symlink()
-        for secret in SECRETS
+        for secret in (*SECRETS, *OWN.values())
         if secret.encode() in path.read_bytes()
     ]
 
@@ -53,7 +72,7 @@ def test_it_runs_behind_a_proxy_and_no_file_of_it_holds_a_secret(
     make_tiny_model(folder / "model")
     write_jsonl(folder / "train.jsonl", sums(64))
     write_jsonl(folder / "held-out.jsonl", sums(8, seed=1))
-    for name, value in hub_proxy.environment().items():
+    for name, value in (hub_proxy.environment() | OWN).items():
         monkeypatch.setenv(name, value)
     before = set(Path(tempfile.gettempdir()).glob("winnow-*"))
     server = Up(home, "--cpus", "2", "--gpus", "0")
@@ -75,9 +94,21 @@ def test_it_runs_behind_a_proxy_and_no_file_of_it_holds_a_secret(
                 client.submit(sweep(folder, evaluation=evaluation))
             assert "madeup_key_itself" not in str(unknown.value)
             done = client.submit(sweep(folder))
-            *_, last = client.watch(done.id)
+            seen: dict[str, bytes] = {}
+            last = None
+            for update in client.watch(done.id):
+                seen |= environments_of_rays_processes(server)
+                last = update
+            assert last is not None
             assert last.sweep is not None
             assert last.sweep.state is SweepState.COMPLETED
+            # What Ray and its workers were started with, the trial's ranks among them. (Proxies are
+            # everybody's, with their passwords.)
+            assert {"raylet", "rank"} <= set(seen)
+            for what, variables in seen.items():
+                assert b"WINNOW_DATABASE_URL=" not in variables, what
+                for secret in (HUB_TOKEN, JUDGE_KEY, *OWN.values()):
+                    assert secret.encode() not in variables, what
         scratch = set(Path(tempfile.gettempdir()).glob("winnow-*")) - before
         assert leaks(home, *scratch) == []
     finally:
