@@ -19,7 +19,10 @@ BIN := .venv/bin
 SETUP := $(PYTHON) scripts/setup.py --torch $(TORCH) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 export WINNOW_HOME ?= $(CURDIR)/.winnow
 
-.PHONY: demo test faults setup lint dashboard clean
+# Types are checked while tests run: pyright takes one core for minutes.
+MAKEFLAGS += -j2
+
+.PHONY: demo test pytest faults setup lint dashboard clean
 
 demo:
 	@$(SETUP)
@@ -28,9 +31,11 @@ demo:
 setup:
 	@$(SETUP) --dev
 
+test: lint pytest
+
 # A file's tests stay together: they share databases, a Ray, a process group. In their own order:
 # by default files with few tests come last, and these are the long ones with a Ray each.
-test: setup lint
+pytest: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 		$(PYTEST_ARGS)
 
@@ -40,8 +45,8 @@ faults: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/pyright
 
 dashboard: setup
 
