@@ -55,8 +55,11 @@ class ReadSession:
     def rows(self, statement: Executable) -> Sequence[Row[Any]]:
         return self._connection.execute(statement).all()
 
-    def first(self, statement: Executable) -> Row[Any] | None:
-        return self._connection.execute(statement).first()
+    def first(
+        self, statement: Executable, values: Mapping[str, Any] | None = None
+    ) -> Row[Any] | None:
+        """`values`: of its parameters, for a statement that is built once."""
+        return self._connection.execute(statement, values).first()
 
     def scalar(self, statement: Executable) -> Any:
         return self._connection.execute(statement).scalar()
@@ -84,7 +87,9 @@ class WriteSession(ReadSession):
         self._events: list[dict[str, Any]] = []
 
     def execute(
-        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
+        self,
+        statement: Executable,
+        rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None = None,
     ) -> CursorResult[Any]:
         return self._connection.execute(statement, rows)
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError
 
@@ -27,6 +27,10 @@ from orchestrator.store.schema import attempts, checkpoints, trials
 from orchestrator.store.schema import metrics as metrics_table
 from trainer.metrics import Batch
 from winnow.types import SweepState, TrialKind, TrialState
+
+_NEW_TRIAL = insert(trials)
+_CHANGED = update(trials).where(trials.c.id == bindparam("of"))
+"""Built once: that takes longer than what they do."""
 
 
 class DriverTransaction:
@@ -56,27 +60,26 @@ class DriverTransaction:
     ) -> str:
         """A new PENDING trial. Returns its id. Conflict if the number is taken."""
         trial_id = f"{self._sweep_id}-{number}"
+        row: dict[str, Any] = {
+            "id": trial_id,
+            "sweep_id": self._sweep_id,
+            "number": number,
+            "kind": kind,
+            "state": TrialState.PENDING,
+            "params": params,
+            "config": config,
+            "version": self._revision,
+            "attempt": 0,
+            "step": 0,
+            "total_steps": 0,
+            "samples": 0,
+            "total_samples": total_samples,
+            "seconds": 0.0,
+            "parent": parent,
+            "fingerprint": fingerprint,
+        }
         try:
-            self._session.execute(
-                insert(trials).values(
-                    id=trial_id,
-                    sweep_id=self._sweep_id,
-                    number=number,
-                    kind=kind,
-                    state=TrialState.PENDING,
-                    params=params,
-                    config=config,
-                    version=self._revision,
-                    attempt=0,
-                    step=0,
-                    total_steps=0,
-                    samples=0,
-                    total_samples=total_samples,
-                    seconds=0.0,
-                    parent=parent,
-                    fingerprint=fingerprint,
-                )
-            )
+            self._session.execute(_NEW_TRIAL, [row])
         except IntegrityError as error:
             raise Conflict(f"Sweep {self._sweep_id} already has a trial {number}.") from error
         self._session.emit(
@@ -228,10 +231,9 @@ class DriverTransaction:
             pieces.seal(self._session, trial_id)
         metrics.insert_evaluations(self._session, trial_id, attempt, batch.evaluations)
         metrics.insert_checkpoints(self._session, trial_id, attempt, batch.checkpoints)
+        progress = self._progress(row, batch)
         self._session.execute(
-            update(trials)
-            .where(trials.c.id == trial_id)
-            .values(version=self._revision, **rewound, **self._progress(row, batch))
+            _CHANGED, {"of": trial_id, "version": self._revision, **rewound, **progress}
         )
         self._keep_notes(row, batch)
         self._tell(row, attempt, batch)

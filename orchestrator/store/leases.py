@@ -91,17 +91,26 @@ def cancel_queued(session: WriteSession, sweep_id: str) -> bool:
     return True
 
 
+_RAISE_REVISION = (
+    update(sweeps)
+    .where(
+        sweeps.c.id == bindparam("of"),
+        sweeps.c.epoch == bindparam("held_epoch", type_=sweeps.c.epoch.type),
+        _live,
+    )
+    .values(revision=sweeps.c.revision + 1)
+    .returning(sweeps.c.revision)
+)
+"""Built once: every transaction of a driver begins with it."""
+
+
 def guard(session: WriteSession, lease: Lease) -> int:
     """Make sure that `lease` still holds, and keep it from passing on until this transaction ends.
 
     Returns the sweep's new revision. Raises LeaseLost.
     """
-    revision = session.execute(
-        update(sweeps)
-        .where(_held_by(lease))
-        .values(revision=sweeps.c.revision + 1)
-        .returning(sweeps.c.revision)
-    ).scalar()
+    held = {"of": lease.sweep_id, "held_epoch": lease.epoch}
+    revision = session.execute(_RAISE_REVISION, held).scalar()
     if revision is None:
         raise LeaseLost(lease.sweep_id, lease.epoch)
     return revision

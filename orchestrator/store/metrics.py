@@ -56,14 +56,15 @@ STEP = tuple(field.name for field in fields(StepRecord))
 """Columns of a step, as the trainer names them."""
 _STORED = ("trial_id", "attempt", *STEP)
 _cells_of = attrgetter(*STEP)
-_finite = frozenset(STEP.index(n) for n in ("loss", "grad_norm", "mfu", "grad_sq", "noise"))
+_MEASURED = tuple(STEP.index(n) for n in ("loss", "grad_norm", "mfu", "grad_sq", "noise"))
+"""What may not be finite."""
 
 
 def _cells(step: StepRecord) -> tuple[Any, ...]:
-    return tuple(
-        finite_or_none(value) if at in _finite else value
-        for at, value in enumerate(_cells_of(step))
-    )
+    cells = _cells_of(step)
+    if all(cells[at] is None or math.isfinite(cells[at]) for at in _MEASURED):
+        return cells
+    return tuple(finite_or_none(v) if at in _MEASURED else v for at, v in enumerate(cells))
 
 
 def insert_evaluations(

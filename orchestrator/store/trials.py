@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.engine import Row
 
 from orchestrator.errors import Conflict, NotFound
@@ -21,6 +21,7 @@ from winnow.types import Page, Trial, TrialKind, TrialState
 
 _SHOWN = [trials.c[name] for name in Trial.model_fields]
 """Without the configuration, which is as large as all the rest."""
+_BY_ID = select(trials).where(trials.c.id == bindparam("of"))
 
 
 def get(session: ReadSession, trial_id: str) -> Trial:
@@ -70,7 +71,7 @@ def project_of(session: ReadSession, trial_id: str) -> str:
 
 def row_of(session: ReadSession, trial_id: str, sweep_id: str | None = None) -> Row[Any]:
     """The stored row; NotFound also if the trial belongs to another sweep than `sweep_id`."""
-    row = session.first(select(trials).where(trials.c.id == trial_id))
+    row = session.first(_BY_ID, {"of": trial_id})
     if row is None or (sweep_id is not None and row.sweep_id != sweep_id):
         raise NotFound("trial", trial_id)
     return row
