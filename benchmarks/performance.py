@@ -252,8 +252,8 @@ def _orchestration(result: Result) -> str:
 
 
 def _service(result: Result) -> str:
-    """Pages and answers on each database, then what is written and told, then the peers'."""
-    ours, peer, target = result["ours"], result["peer"], result["target"]
+    """Targets, pages and answers on each database, what is written and told, then the peers'."""
+    ours, target = result["ours"], result["target"]
     names = {
         "list": "the first 50 sweeps",
         "sweep": "one sweep, with its summary",
@@ -263,59 +263,91 @@ def _service(result: Result) -> str:
         "best_page": "the same of the 50 best, asked for again and again",
         "importance": "importance of the parameters, kept",
     }
-    rows = []
-    for name, words in names.items():
-        wanted = ""
-        if name == "page":
-            wanted = f"≤ {target['page_p99_s']:g} s, ≤ {target['page_bytes'] / 1000:g} kB"
-        rows.append((words, *(_answered(found[name]) for found in ours.values()), wanted))
-    text = _table(("p50, p99, at most", *(_DATABASES[k] for k in ours), "target"), rows)
-    writes = [
+    wanted = {"page": f"≤ {target['page_p99_s']:g} s, ≤ {target['page_bytes'] / 1000:g} kB"}
+    head = [_DATABASES[kind] for kind in ours]
+    text = _table(
+        ("p50, p99, at most", *head, "target"),
+        [
+            (words, *(_answered(found.get(name)) for found in ours.values()), wanted.get(name, ""))
+            for name, words in names.items()
+        ],
+    )
+    listeners = result["work"]["listeners"]
+    told = f"an event from its commit to {listeners} listeners"
+    writes: list[tuple[str, tuple[str, ...], Callable[[float], str], str]] = [
         (
             "points stored a second, on disk",
-            *(f"{found['ingest']['points_per_s']:,}" for found in ours.values()),
+            ("ingest", "points_per_s"),
+            lambda rate: f"{rate:,}",
             f"≥ {target['points_per_s']:,}",
         ),
         (
             "a grid of 10,000 handed in",
-            *(_seconds(found["grid"]["created_s"]) for found in ours.values()),
+            ("grid", "created_s"),
+            _seconds,
             f"≤ {target['grid_s']:g} s",
         ),
         (
             "rows of as many trials by the driver's writer, in one transaction",
-            *(_seconds(found["ingest"]["trials_in_one_transaction_s"]) for found in ours.values()),
+            ("ingest", "trials_in_one_transaction_s"),
+            _seconds,
             "",
         ),
-        (
-            "importance, computed",
-            *(_seconds(found["importance_first_s"]) for found in ours.values()),
-            "",
-        ),
-        *(
-            (
-                f"an event from its commit to {result['work']['listeners']} listeners, {which}",
-                *(_seconds(found["listen"][f"{which}_s"]) for found in ours.values()),
-                f"≤ {target['event_p99_s']:g} s" if which == "p99" else "",
-            )
-            for which in ("p50", "p99")
-        ),
+        ("importance, computed", ("importance_first_s",), _seconds, ""),
+        (f"{told}, p50", ("listen", "p50_s"), _seconds, ""),
+        (f"{told}, p99", ("listen", "p99_s"), _seconds, f"≤ {target['event_p99_s']:g} s"),
     ]
-    text += "\n" + _table(("", *(_DATABASES[k] for k in ours), "target"), writes)
-    optuna, runs = peer["optuna_dashboard"], peer["mlflow"]
-    return (
-        f"{text}\n{optuna['name']} with {optuna['trials']:,} trials and {optuna['points']:,} "
-        f"points sends a page in {_seconds(optuna['page']['p50_s'])} and "
-        f"{optuna['page']['bytes_max'] / 1e6:.1f} MB, and importances in "
-        f"{_seconds(optuna['importance_s'])}. {runs['name']} with {runs['runs']:,} runs and "
-        f"{runs['points']:,} points sends 50 runs and their two curves in "
-        f"{_seconds(runs['page']['p50_s'])}, and takes {runs['points_per_s']:,} points a second.\n"
+    text += "\n" + _table(
+        ("", *head, "target"),
+        [
+            (words, *(_shown(found, keys, form) for found in ours.values()), limit)
+            for words, keys, form, limit in writes
+        ],
     )
+    missed = [
+        f"{_DATABASES[kind]}: {name}"
+        for kind, goals in result["reached"].items()
+        for name, goal in goals.items()
+        if not goal["reached"]
+    ]
+    text += f"\nTargets missed: {', '.join(missed)}.\n" if missed else "\nAll targets reached.\n"
+    return f"{text}\n{_rivals_of_service(result['peer'])}"
+
+
+def _rivals_of_service(peer: Result) -> str:
+    said: list[str] = []
+    optuna, runs = peer.get("optuna_dashboard"), peer.get("mlflow")
+    if optuna:
+        said.append(
+            f"{optuna['name']} with {optuna['trials']:,} trials and {optuna['points']:,} points "
+            f"sends a page in {_seconds(optuna['page']['p50_s'])} and "
+            f"{optuna['page']['bytes_max'] / 1e6:.1f} MB, and importances in "
+            f"{_seconds(optuna['importance_s'])}."
+        )
+    if runs:
+        said.append(
+            f"{runs['name']} with {runs['runs']:,} runs and {runs['points']:,} points sends 50 "
+            f"runs and their two curves in {_seconds(runs['page']['p50_s'])} and "
+            f"{runs['page']['bytes_max'] / 1e6:.1f} MB, and takes {runs['points_per_s']:,} points "
+            f"a second ({runs['points_per_s_over_http']:,} through its server)."
+        )
+    return " ".join(said) + "\n"
 
 
 _DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
-def _answered(found: Result) -> str:
+def _shown(found: Result, keys: Sequence[str], form: Callable[[float], str]) -> str:
+    """A figure, or that there is none."""
+    value: Any = found
+    for key in keys:
+        value = None if value is None else value.get(key)
+    return "not measured" if value is None else form(value)
+
+
+def _answered(found: Result | None) -> str:
+    if found is None:
+        return "not measured"
     return (
         f"{_milliseconds(found['p50_s'])}, {_milliseconds(found['p99_s'])}, "
         f"{found['bytes_max'] / 1000:,.0f} kB"

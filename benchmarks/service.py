@@ -25,6 +25,9 @@ arrival at each of them.
 Peers: optuna-dashboard and MLflow, each with its own API on its own SQLite store, at sizes that
 they can finish in minutes. So ratios compare their page at the smaller size with ours at the full
 one. See `benchmarks/serving/rivals.py`.
+
+The result is written after every part, and a part that fails is named in it (`failed`) and costs no
+other's figures. `reached` says of each target what was measured and whether that is good enough.
 """
 
 from __future__ import annotations
@@ -50,13 +53,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import PeerNotInstalled
 from benchmarks.report import machine, versions
-from benchmarks.serving.filling import fill, sqlite_url
+from benchmarks.serving.filling import Filled, fill, sqlite_url
 from benchmarks.serving.listening import listen
 from benchmarks.serving.reading import read
-from benchmarks.serving.rivals import RivalFailed, mlflow, optuna_dashboard
-from benchmarks.serving.server import Server, ServerFailed, running
+from benchmarks.serving.rivals import mlflow, optuna_dashboard
+from benchmarks.serving.server import Server, running
 from benchmarks.serving.writing import write
 
 DATABASES = ("sqlite", "postgresql")
@@ -99,55 +101,124 @@ class BenchmarkFailed(Exception):
     """A part could not be measured. The message says why."""
 
 
+class Parts:
+    """What was measured so far, written to a file after every part."""
+
+    def __init__(self, size: Size, databases: Sequence[str], out: Path, console: Console) -> None:
+        self.size = size
+        self.ours: dict[str, dict[str, Any]] = {kind: {} for kind in databases}
+        self.peer: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+        self._out = out
+        self._console = console
+
+    def take(self, label: str, into: dict[str, Any], work: Callable[[], dict[str, Any]]) -> bool:
+        """Put what `work` measures `into` the figures. False if it failed."""
+        began = time.perf_counter()
+        try:
+            with self._console.status(label):
+                found = work()
+        except Exception as error:  # whatever it is: the other parts' figures stay
+            self.failed[label] = f"{type(error).__name__}: {error}"[:2000]
+            self._console.print(f"[red]{label} failed.[/] {error}", highlight=False)
+            return False
+        else:
+            into |= found
+            took = f"{time.perf_counter() - began:.0f} s"
+            text = json.dumps(found)
+            self._console.print(f"[dim]{label:<22} {took:>6}[/]  {text}", highlight=False)
+            return True
+        finally:
+            self.write()
+
+    def write(self) -> dict[str, Any]:
+        result = _result(self)
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._out.with_name(self._out.name + ".new")
+        draft.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        draft.replace(self._out)
+        return result
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console()
-    try:
-        result = measure(QUICK if options.quick else FULL, options.databases, console)
-    except (BenchmarkFailed, ServerFailed, RivalFailed, PeerNotInstalled) as error:
-        console.print(f"[red]The benchmark failed.[/] {error}", highlight=False)
-        return 1
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draft = options.out.with_name(options.out.name + ".new")
-    draft.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    draft.replace(options.out)
-    _show(result, console)
+    parts = Parts(QUICK if options.quick else FULL, options.databases, options.out, console)
+    measure(parts)
+    _show(parts.write(), console)
     console.print(f"Written to {options.out}", style="dim", highlight=False)
-    return 0
+    return 1 if parts.failed else 0
 
 
-def measure(size: Size, databases: Sequence[str], console: Console) -> dict[str, Any]:
-    ours: dict[str, Any] = {}
+def measure(parts: Parts) -> None:
     with tempfile.TemporaryDirectory(prefix="winnow-service-") as name:
         folder = Path(name)
-        for kind in databases:
+        for kind, figures in parts.ours.items():
             place = folder / kind
             place.mkdir()
             with _database(kind, place) as url:
-                ours[kind] = _ours(url, place, size, console)
+                _ours(url, place, parts, figures)
             shutil.rmtree(place, ignore_errors=True)  # gigabytes
-        peer: dict[str, Any] = {}
-        for label, ask in _rivals(folder, size).items():
-            with console.status(label):
-                peer[label] = ask()
-            console.print(f"[dim]{label:<18}[/] {json.dumps(peer[label])}", highlight=False)
-    first = ours[databases[0]]
-    page = first["page"]["p50_s"]
+        for label, ask in _rivals(folder, parts.size).items():
+            figures = parts.peer.setdefault(label, {})
+            parts.take(label, figures, ask)
+
+
+def _ours(url: str, place: Path, parts: Parts, figures: dict[str, Any]) -> None:
+    size, kind = parts.size, place.name
+    filled: list[Filled] = []
+
+    def filling() -> dict[str, Any]:
+        began = time.perf_counter()
+        filled.append(fill(url, size.trials, size.steps))
+        return {"filled_s": round(time.perf_counter() - began, 1)}
+
+    if not parts.take(f"{kind} filling", figures, filling):
+        return
+    large = filled[0]
+
+    def served(part: Callable[[Server], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+        def ask() -> dict[str, Any]:
+            with running(url, place / "home") as server:
+                return part(server)
+
+        return ask
+
+    works: dict[str, Callable[[], dict[str, Any]]] = {
+        "reading": served(lambda server: read(server, large, size.times)),
+        "grid": served(lambda server: {"grid": _grid(server)}),
+        "writing": lambda: {"ingest": write(large, size.trials, size.seconds)},
+        "listening": served(
+            lambda server: {"listen": listen(server, large, size.clients, size.seconds)}
+        ),
+    }
+    for name, work in works.items():
+        parts.take(f"{kind} {name}", figures, work)
+
+
+def _result(parts: Parts) -> dict[str, Any]:
+    size, ours, peer = parts.size, parts.ours, parts.peer
+    first = next(iter(ours.values()))
+    page, optuna = first.get("page", {}), peer.get("optuna_dashboard", {}).get("page", {})
+    runs = peer.get("mlflow", {})
+    ratios = {
+        "page_time_optuna_dashboard": _over(optuna.get("p50_s"), page.get("p50_s")),
+        "page_bytes_optuna_dashboard": _over(optuna.get("bytes_max"), page.get("bytes_max")),
+        "page_time_mlflow": _over(runs.get("page", {}).get("p50_s"), page.get("p50_s")),
+        "ingest_mlflow": _over(
+            first.get("ingest", {}).get("points_per_s"), runs.get("points_per_s")
+        ),
+    }
     return {
         "name": "The service",
         "quick": size == QUICK,
         "ours": ours,
         "peer": {"name": PEER, **peer},
-        "ratio": {
-            "page_time_optuna_dashboard": _over(peer["optuna_dashboard"]["page"]["p50_s"], page),
-            "page_bytes_optuna_dashboard": _over(
-                peer["optuna_dashboard"]["page"]["bytes_max"], first["page"]["bytes_max"]
-            ),
-            "page_time_mlflow": _over(peer["mlflow"]["page"]["p50_s"], page),
-            "ingest_mlflow": _over(first["ingest"]["points_per_s"], peer["mlflow"]["points_per_s"]),
-        },
+        "ratio": {name: ratio for name, ratio in ratios.items() if ratio is not None},
         "target": TARGETS,
+        "reached": {kind: reached(figures) for kind, figures in ours.items()},
+        "failed": parts.failed,
         "definition": {"text": (__doc__ or "").strip()},
         "work": {
             "trials": size.trials,
@@ -164,25 +235,26 @@ def measure(size: Size, databases: Sequence[str], console: Console) -> dict[str,
     }
 
 
-def _ours(url: str, place: Path, size: Size, console: Console) -> dict[str, Any]:
-    began = time.perf_counter()
-    with console.status(f"{place.name}: {size.trials * size.steps:,} points"):
-        filled = fill(url, size.trials, size.steps)
-    found: dict[str, Any] = {"filled_s": round(time.perf_counter() - began, 1)}
-    with running(url, place / "home") as server:
-        parts: dict[str, Callable[[], Any]] = {
-            "read": lambda: read(server, filled, size.times),
-            "listen": lambda: listen(server, filled, size.clients, size.seconds),
-            "grid": lambda: _grid(server),
-        }
-        for name, part in parts.items():
-            with console.status(f"{place.name}: {name}"):
-                found |= part() if name == "read" else {name: part()}
-    with console.status(f"{place.name}: ingest"):
-        found["ingest"] = write(filled, size.trials, size.seconds)
-    for name, figures in found.items():
-        console.print(f"[dim]{place.name} {name:<12}[/] {json.dumps(figures)}", highlight=False)
-    return found
+def reached(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each target: what was measured, and whether that reaches it; one not measured doesn't."""
+    found = {
+        "page_p99_s": figures.get("page", {}).get("p99_s"),
+        "page_bytes": figures.get("page", {}).get("bytes_max"),
+        "points_per_s": figures.get("ingest", {}).get("points_per_s"),
+        "grid_s": figures.get("grid", {}).get("created_s"),
+        "event_p99_s": figures.get("listen", {}).get("p99_s"),
+    }
+    missed = figures.get("listen", {}).get("missed", 0)
+
+    def good(name: str, value: float) -> bool:
+        if name == "points_per_s":
+            return value >= TARGETS[name]
+        return value <= TARGETS[name] and not (name == "event_p99_s" and missed)
+
+    return {
+        name: {"measured": value, "reached": value is not None and good(name, value)}
+        for name, value in found.items()
+    }
 
 
 def _grid(server: Server) -> dict[str, Any]:
@@ -246,25 +318,44 @@ def _database(kind: str, place: Path) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _over(a: float, b: float) -> float:
-    return round(a / b, 2)
+def _over(a: float | None, b: float | None) -> float | None:
+    return round(a / b, 2) if a and b else None
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    table = Table(box=SIMPLE_HEAD, title=result["name"], title_justify="left")
+    """Targets, then answers, each with what was measured on each database."""
     databases = list(result["ours"])
-    for column in ("p50 / p99", *databases, "optuna-dashboard", "MLflow"):
-        table.add_column(column)
-    for name in ("list", "sweep", "trials", "curves", "page", "best_page", "importance"):
-        row = [name]
+    goals = Table(box=SIMPLE_HEAD, title=result["name"], title_justify="left")
+    for column in ("target", "", *databases):
+        goals.add_column(column, no_wrap=True)
+    for name, target in result["target"].items():
+        cells = []
         for kind in databases:
-            found = result["ours"][kind][name]
-            row.append(f"{found['p50_s']:.3f} / {found['p99_s']:.3f} s, {found['bytes_max']:,} B")
-        for rival in ("optuna_dashboard", "mlflow"):
-            found = result["peer"][rival]["page"] if name == "page" else None
-            row.append(f"{found['p50_s']:.2f} s, {found['bytes_max']:,} B" if found else "")
-        table.add_row(*row)
-    console.print(table)
+            found = result["reached"][kind][name]
+            style = "green" if found["reached"] else "red"
+            value = "not measured" if found["measured"] is None else f"{found['measured']:,g}"
+            cells.append(f"[{style}]{value}[/]")
+        goals.add_row(name, f"{'≥' if name == 'points_per_s' else '≤'} {target:,g}", *cells)
+    console.print(goals)
+
+    answers = Table(box=SIMPLE_HEAD)
+    for column in ("p50 / p99 in ms, at most kB", *databases):
+        answers.add_column(column, no_wrap=True)
+    for name in ("list", "sweep", "trials", "curves", "page", "best_page", "importance"):
+        figures = [result["ours"][kind].get(name) for kind in databases]
+        answers.add_row(name, *(_answered(found) for found in figures))
+    for rival in ("optuna_dashboard", "mlflow"):
+        found = result["peer"].get(rival, {})
+        label = f"{found.get('name', rival)}: page"
+        answers.add_row(label, _answered(found.get("page")), *[""] * (len(databases) - 1))
+    console.print(answers)
+
+
+def _answered(found: dict[str, Any] | None) -> str:
+    if not found:
+        return "not measured"
+    times = f"{1000 * found['p50_s']:,.0f} / {1000 * found['p99_s']:,.0f}"
+    return f"{times}, {found['bytes_max'] / 1000:,.0f}"
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -28,6 +28,7 @@ OPTUNA = ("optuna-dashboard", "optuna-dashboard==0.21.0")
 MLFLOW = ("mlflow", "mlflow==3.17.2")
 HERE = Path(__file__).parent
 START_SECONDS = 180
+LONGEST_SECONDS = 90
 
 
 class RivalFailed(Exception):
@@ -48,7 +49,7 @@ def optuna_dashboard(folder: Path, trials: int, steps: int, times: int) -> dict[
         command, f"http://127.0.0.1:{port}", "/api/studies", folder / "optuna.log"
     ) as http:
         study = http.get("/api/studies").json()["study_summaries"][0]["study_id"]
-        for _ in range(times):
+        for _ in _turns(times):
             page.take(lambda: _size(http.get(f"/api/studies/{study}")))
         importance.take(lambda: _size(http.get(f"/api/studies/{study}/param_importances")))
     return {
@@ -73,7 +74,7 @@ def mlflow(folder: Path, runs: int, steps: int, times: int, seconds: float) -> d
     ]  # fmt: skip
     page = Sample()
     with _server(command, f"http://127.0.0.1:{port}", "/health", folder / "mlflow.log") as http:
-        for _ in range(times):
+        for _ in _turns(times):
             page.take(lambda: _mlflow_page(http, experiment))
         served = _mlflow_ingest(http, experiment, seconds)
     alone = [str(python), str(HERE / "mlflow_ingest.py"), str(database), experiment, str(seconds)]
@@ -114,6 +115,15 @@ def _mlflow_ingest(http: httpx2.Client, experiment: str, seconds: float) -> floa
         _size(http.post("/api/2.0/mlflow/runs/log-batch", json={"run_id": run, "metrics": metrics}))
         step += 500
     return step / took
+
+
+def _turns(times: int) -> Iterator[int]:
+    """So many times, but none begins after LONGEST_SECONDS."""
+    until = time.monotonic() + LONGEST_SECONDS
+    for turn in range(times):
+        if turn and time.monotonic() > until:
+            return
+        yield turn
 
 
 def _size(answer: httpx2.Response) -> int:
