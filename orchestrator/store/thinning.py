@@ -9,6 +9,7 @@ none come.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +43,17 @@ def striking(steps: Floats, columns: Sequence[Floats], k: int) -> Indices:
     largest and the first NaN: indices, rising. At least one point.
 
     Of what is striking at one level, the same points are striking at a higher one as of all."""
-    buckets = steps.astype(np.int64) >> k
-    ends = np.flatnonzero(np.diff(buckets))
-    starts = np.concatenate(([0], ends + 1))
-    group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(steps))))
-    keep = np.zeros(len(steps), dtype=bool)
-    keep[starts] = keep[ends] = keep[-1] = True
+    begins = _begins(steps.astype(np.int64) >> k)
+    starts = np.flatnonzero(begins)
+    group = np.cumsum(begins) - 1
+    keep = begins.copy()
+    keep[starts[1:] - 1] = keep[-1] = True
     for values in columns:
         for extreme in (np.fmin, np.fmax):
             keep[_firsts(values == extreme.reduceat(values, starts)[group], group)] = True
-        keep[_firsts(np.isnan(values), group)] = True
+        missing = np.isnan(values)
+        if missing.any():
+            keep[_firsts(missing, group)] = True
     return np.flatnonzero(keep)
 
 
@@ -72,5 +74,11 @@ def level(first: int, last: int, max_points: int, kept: int) -> int:
 def _firsts(where: NDArray[np.bool_], group: Indices) -> Indices:
     """The first index of each group at which `where` holds."""
     found = np.flatnonzero(where)
-    groups = group[found]
-    return found[np.flatnonzero(np.diff(groups, prepend=-1))]
+    return found[_begins(group[found])]
+
+
+def _begins(groups: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Where another group than that of the one before begins."""
+    begins = np.ones(len(groups), dtype=bool)
+    np.not_equal(groups[1:], groups[:-1], out=begins[1:])
+    return begins
