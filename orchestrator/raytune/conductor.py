@@ -8,6 +8,7 @@ decision comes before the next step; but not for longer than `HOLD_SECONDS`.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,8 @@ from orchestrator.raytune.assignment import Assignment
 from orchestrator.raytune.workers import Control
 from orchestrator.study import Attempt, Study
 from trainer.metrics import Batch
+
+log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0
 """How long a trial is held at a rung, or Tune's loop for anything else, while nothing answers."""
@@ -57,6 +60,8 @@ class StudyConductor:
         self._coming: Future[Attempt | None] | None = None
         self._reports: list[tuple[str, Future[Control]]] = []
         """Not answered yet, in order."""
+        self._yielding: set[str] = set()
+        """Attempts that were told to yield, so that the log says it once."""
         self.turned = 0.0
         """When Tune's loop last came by; 0 before it first did."""
 
@@ -91,6 +96,8 @@ class StudyConductor:
         if attempt is None:
             return None
         self._begun += 1
+        with _about(attempt.id):
+            log.info("attempt begins from %s", attempt.resume_from or "the start")
         return Assignment(
             attempt.id,
             attempt.trial_id,
@@ -146,6 +153,13 @@ class StudyConductor:
         began = time.monotonic()
         with _about(attempt_id), traces.span("study.report", steps=len(batch.steps)):
             control = self._study.report(attempt_id, batch)
+            if batch.status != "running":
+                self._yielding.discard(attempt_id)
+                why = "" if batch.failure is None else f": {batch.failure.message}"
+                log.info("attempt has %s%s", batch.status, why)
+            elif control != "go" and attempt_id not in self._yielding:
+                self._yielding.add(attempt_id)
+                log.info("attempt is told to %s", control)
         done = time.monotonic()
         self._tally.count(catalogue.REPORTS)
         self._tally.count(catalogue.POINTS, by=len(batch.steps))
@@ -155,6 +169,7 @@ class StudyConductor:
 
     def _lost(self, attempt_id: str, message: str) -> Control:
         with _about(attempt_id), traces.span("study.lost"):
+            log.warning("attempt is lost: %s", message)
             self._study.lost(attempt_id, message)
         return "go"
 

@@ -46,6 +46,7 @@ def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None)
     if lease is None:
         log.info("sweep %s is not free", sweep_id)
         return EXIT_NO_LEASE
+    log.info("driving the sweep with %d slots; epoch %d", slots, lease.epoch)
     stopping = threading.Event()
     tally = Tally()
     renewal = Renewal(store, lease, settings.lease_seconds, tally)
@@ -95,6 +96,7 @@ def drive(sweep_id: str, slots: int, settings: Settings, job: str | None = None)
         store.release(lease)
         return EXIT_NO_CLUSTER
     store.release(lease)
+    log.info("left the sweep: it is %s", store.get_sweep(sweep_id).state)
     return 0
 
 

@@ -110,3 +110,32 @@ def test_a_cursor_that_was_not_given_out_is_not_found(api_on_both: Api, run: Run
             at = f"/v1/sweeps/{run.sweep_id}/trials"
             answer = api_on_both.http.get(at, params={"sort": sort, "cursor": cursor})
             assert answer.status_code == 404, answer.text
+
+
+def test_a_cursor_is_good_for_the_order_that_it_came_from(api_on_both: Api, run: Running) -> None:
+    at = f"/v1/sweeps/{run.sweep_id}/trials"
+    cursor = api_on_both.http.get(at, params={"sort": "value", "limit": 2}).json()["next"]
+    for other in ("-value", "eval_loss", "params.learning_rate"):
+        answer = api_on_both.http.get(at, params={"sort": other, "cursor": cursor})
+        assert answer.status_code == 404, other
+
+
+def test_the_best_comes_first_whichever_way_the_objective_goes_and_none_that_diverged(
+    api_on_both: Api,
+) -> None:
+    objective = {"metric": "eval/exact_match", "mode": "max"}
+    sweep_id = api_on_both.post(good_sweep() | {"objective": objective}).json()["id"]
+    store = api_on_both.store
+    lease = store.acquire_lease(sweep_id, "a driver", 600)
+    assert lease is not None
+    for number, match in enumerate((0.2, 0.9, 0.5)):
+        trial = store.add_trial(lease, number, "search", {}, {}, 1000)
+        attempt = store.start_attempt(lease, trial)
+        store.record(lease, trial, attempt, steps(1, 1))
+        figure = evaluation(1, 1.0, exact_match=match, generated=10)
+        store.record(lease, trial, attempt, Batch("running", evaluations=(figure,)))
+        if match == 0.9:
+            store.end_attempt(lease, trial, attempt, TrialState.PRUNED, "diverged")
+    for sort, expected in {"score": [2, 0, 1], "-score": [0, 2, 1]}.items():
+        page = api_on_both.http.get(f"/v1/sweeps/{sweep_id}/trials", params={"sort": sort})
+        assert [trial["number"] for trial in page.json()["items"]] == expected, sort

@@ -72,3 +72,23 @@ def test_a_sweep_that_still_waits_is_canceled_at_once(store: Store):
 def test_a_running_sweep_is_not_canceled_behind_its_drivers_back(running: Running):
     assert not running.store.cancel_queued(running.sweep_id)
     assert running.store.get_sweep(running.sweep_id).state is SweepState.RUNNING
+
+
+def test_what_became_of_a_command_is_said_once(running: Running):
+    store = running.store
+    command = store.add_command(running.sweep_id, None, "cancel", "ada")
+    store.finish_command(command.id, "first")
+    store.finish_command(command.id, "second")
+    (listed,) = store.commands(running.sweep_id)
+    assert listed.result == "first"
+    told = [e.data.get("result") for e in store.events_after(running.sweep_id)]
+    assert told.count("first") == 1
+    assert "second" not in told
+
+
+def test_a_trial_that_only_measures_can_be_stopped_and_nothing_else(running: Running):
+    baseline = running.trial(0, kind="baseline")
+    for kind in ("pause", "pin", "clone", "revive"):
+        with pytest.raises(Conflict, match="measures only"):
+            running.store.add_command(running.sweep_id, baseline, kind, "ada")
+    assert running.store.add_command(running.sweep_id, baseline, "stop", "ada")

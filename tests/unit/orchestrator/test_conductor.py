@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from orchestrator.observe.tally import Tally
 from orchestrator.raytune import conductor as module
 from orchestrator.raytune.conductor import StudyConductor
 from orchestrator.study import Attempt
-from trainer.metrics import Batch, Evaluation
+from trainer.metrics import Batch, Evaluation, Failure
 
 
 class AwayStudy:
@@ -158,3 +159,31 @@ def test_reports_are_counted_and_what_is_logged_meanwhile_says_of_which_attempt(
     assert sum(counted[catalogue.COMMIT_SECONDS][""][:-1]) == 1
     assert sum(counted[catalogue.INGEST_LAG][""][:-1]) == 1
     assert study.about == {"trial": "s-1", "attempt": "s-1-a2"}
+
+
+def test_what_becomes_of_each_attempt_is_a_line_of_the_log(
+    study: AwayStudy, conductor: StudyConductor, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append((current().get("attempt"), record.getMessage()))
+
+    told: list[tuple[str | None, str]] = []
+    caplog.set_level(logging.INFO, "orchestrator.raytune.conductor")
+    logger, lines = logging.getLogger("orchestrator.raytune.conductor"), Lines()
+    logger.addHandler(lines)
+    try:
+        conductor.next()
+        conductor.report("s-1-a1", RUNNING)
+        study.answer = "stop"
+        conductor.report("s-1-a1", AT_A_RUNG)
+        failure = Failure("oom", "out of memory")
+        conductor.report("s-1-a1", Batch(status="failed", failure=failure))
+        conductor.close()
+    finally:
+        logger.removeHandler(lines)
+    assert told == [
+        ("s-1-a1", "attempt begins from the start"),
+        ("s-1-a1", "attempt is told to stop"),
+        ("s-1-a1", "attempt has failed: out of memory"),
+    ]

@@ -37,13 +37,14 @@ def written() -> Callable[..., str]:
 def test_a_line_of_json_says_what_it_is_about(written: Callable[..., str]) -> None:
     whole_process(sweep="abc")
     with answering({"request_id": "r1"}), about(trial="abc-1", attempt="abc-1-a2"):
-        line = json.loads(written(Json(), "stored %d", 3, seconds=0.5, path=object))
+        line = json.loads(written(Json(), "stored %d", 3, seconds=0.5, path=object, _own=1))
     assert line["message"] == "stored 3"
     assert line["level"] == "warning"
     assert line["time"].endswith("Z")
     assert (line["request"], line["sweep"]) == ("r1", "abc")
     assert (line["trial"], line["attempt"]) == ("abc-1", "abc-1-a2")
     assert line["seconds"] == 0.5
+    assert "_own" not in line
     assert current() == {"sweep": "abc"}
 
 
