@@ -36,17 +36,18 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch) -> Running:
     return begin(store)
 
 
+@pytest.mark.parametrize("missed", [3, 4])
 def test_who_comes_back_hears_of_each_event_once_though_more_happen_meanwhile(
-    run: Running,
+    run: Running, missed: int
 ) -> None:
     """What he missed takes several pages; what happens after he has come is told by the feed."""
-    for number in range(4):
+    for number in range(missed):
         run.trial(number)
     first = run.store.events_after(run.sweep_id)[0].id
 
     async def come_back() -> list[bytes]:
         live = await Hub(run.store).sweep(run.sweep_id, first)
-        for number in range(4, 9):
+        for number in range(missed, 9):
             await asyncio.to_thread(run.trial, number)
         await asyncio.to_thread(run.store.end_sweep, run.lease, SweepState.CANCELED)
         async with asyncio.timeout(60):

@@ -93,12 +93,12 @@ def test_task_files_are_run_as_they_were_when_they_were_allowed(tmp_path: Path) 
 
 
 def test_a_trial_may_take_all_of_a_quota_and_of_the_cluster_and_no_more() -> None:
-    two = {"resources": {"gpus_per_trial": 2}}
+    two: dict[str, Any] = {"resources": {"gpus_per_trial": 2}}
     assert check(quota=Quota(gpus=2), **two)
     assert refused(quota=Quota(gpus=1), **two) == ["/resources/gpus_per_trial"]
     assert check(cluster={"GPU": 2, "CPU": 16}, **two)
     assert refused(cluster={"GPU": 1, "CPU": 16}, **two) == ["/resources/gpus_per_trial"]
-    threads = {"resources": {"workers_per_trial": 2, "cpus_per_worker": 2}}
+    threads: dict[str, Any] = {"resources": {"workers_per_trial": 2, "cpus_per_worker": 2}}
     assert check(cluster={"CPU": 4}, **threads)
     assert refused(cluster={"CPU": 3}, **threads) == ["/resources/cpus_per_worker"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.access import Principal
 from api.audit import Recorder
@@ -168,3 +169,36 @@ def test_a_stream_ends_with_what_it_was_opened_with_and_not_with_the_database(
     http = guarded(until_it_is_gone, verify).client()
     assert http.get("/v1/events/stream", headers=who).status_code == 200
     assert (verify.looks, verify.later) == (6, [])
+
+
+def test_a_body_that_comes_byte_by_byte_has_no_longer_than_one_that_comes_at_once() -> None:
+    async def trickling() -> Message:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def reads_it_all(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    log = Recorder(Log())  # type: ignore[arg-type]
+    rules = Rules(Verify(), Limits(0, 0, 0), Buckets(0), log, body_seconds=0.1)
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/sweeps",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8642"), (b"authorization", b"Bearer wnw_good")],
+    }
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def asked() -> None:
+        async with asyncio.timeout(30):
+            await Guard(reads_it_all, rules)(scope, trickling, send)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(asyncio.run, asked()).result()
+    assert sent[0]["status"] == 408
