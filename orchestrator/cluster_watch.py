@@ -13,6 +13,7 @@ import threading
 import time
 
 from orchestrator.placement import Node
+from winnow.service import ClusterNode
 
 COMMAND = [sys.executable, "-m", "orchestrator.raytune.cluster"]
 STALE_SECONDS = 10.0
@@ -28,6 +29,7 @@ class ClusterWatch:
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
         self._nodes: list[Node] = []
+        self._machines: list[ClusterNode] = []
         self._heard = self._begun = 0.0
         """When it last said something, and when it was last started."""
         self._process: subprocess.Popen[str] | None = None
@@ -41,6 +43,10 @@ class ClusterWatch:
     def nodes(self) -> list[Node]:
         """The nodes that are alive; none if nothing was heard lately."""
         return list(self._nodes) if self._fresh else []
+
+    def machines(self) -> list[ClusterNode]:
+        """All that is known of the machines, dead ones too; none if nothing was heard lately."""
+        return list(self._machines) if self._fresh else []
 
     @property
     def _fresh(self) -> bool:
@@ -80,6 +86,8 @@ class ClusterWatch:
     def _hear(self, line: str) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             told = json.loads(line)
-            self._nodes = [Node(**node) for node in told["nodes"]]
+            nodes = [Node(**node) for node in told["nodes"]]
+            self._machines = [ClusterNode.model_validate(m) for m in told.get("machines", [])]
+            self._nodes = nodes
             self._last = told["total"]
             self._heard = time.monotonic()

@@ -42,6 +42,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import Claimable, Driver, Store
 from orchestrator.webhooks.courier import Courier
 from orchestrator.webhooks.sending import Sender
+from winnow.service import ClusterNode
 from winnow.types import SweepState
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Cluster(Protocol):
 
     def read(self) -> dict[str, float]: ...
     def nodes(self) -> list[Node]: ...
+    def machines(self) -> list[ClusterNode]: ...
     def close(self) -> None: ...
 
 
@@ -135,7 +137,7 @@ class Orchestrator:
         """Look once at everything and do what is needed."""
         # First, and before anything is written: a stopped driver may hold the database's lock.
         self._formers.end(self._store.claimable())
-        self._store.report_cluster(self._cluster.read())
+        self._store.report_cluster(self._cluster.read(), self._cluster.machines())
         driven = self._without_the_dead(self._store.live_drivers())
         self._note_crashes()
         nodes = self._cluster.nodes()

@@ -46,6 +46,23 @@ class QueuedSweep(Model):
     started_at: datetime | None
 
 
+class ClusterNode(Model):
+    """A machine of the cluster, as Ray knows it."""
+
+    name: str
+    address: str
+    state: Literal["alive", "dead"]
+    cpus: float
+    gpus: float
+    memory: float
+    """Bytes that Ray may give to what runs there."""
+    held_cpus: float
+    held_gpus: float
+    """What of them is reserved for trials."""
+    groups: int
+    """Trials' groups of workers that have a rank there."""
+
+
 class Cluster(Model):
     """What trials run on, as the orchestrator last reported it."""
 
@@ -54,6 +71,8 @@ class Cluster(Model):
     reported_seconds_ago: float | None
     resources: dict[str, float]
     """In all, e.g. {"CPU": 16, "GPU": 4}."""
+    nodes: list[ClusterNode]
+    """For tokens of all projects; empty for those of one."""
     granted: int
     """Trials at once that all sweeps together were granted."""
     running: int

@@ -18,7 +18,7 @@ router = APIRouter(tags=["cluster"])
 
 @router.get("/cluster")
 def get_cluster(store: StoreOf, who: Reader) -> Cluster:
-    """The cluster's resources, and the sweeps that have a part of it or wait for one."""
+    """The cluster's resources and machines, and the sweeps that have a part of it or wait."""
     resources, age = store.cluster()
     queue = store.history.queue(who.project)
     state = "unknown" if age is None else "ok" if age < SILENT_AFTER else "silent"
@@ -26,6 +26,7 @@ def get_cluster(store: StoreOf, who: Reader) -> Cluster:
         state=state,
         reported_seconds_ago=age,
         resources=resources,
+        nodes=store.cluster_nodes() if who.project is None else [],
         granted=sum(sweep.slots or 0 for sweep in queue),
         running=sum(sweep.running for sweep in queue),
         queue=queue,

@@ -149,6 +149,9 @@ def upgrade() -> None:
         # Losses don't get smaller by trying.
         for column in ("coarse", "whole"):
             op.execute(f"ALTER TABLE curve_pieces ALTER COLUMN {column} SET STORAGE EXTERNAL")
+    op.add_column(
+        "cluster", sa.Column("nodes", _JSON, nullable=False, server_default=sa.text("'[]'"))
+    )
     # Reading 10,000 trials: what has only grown, how they are sorted, what is added up.
     for table, column in (("trials", "rewound"), ("sweeps", "trimmed_event_id")):
         op.add_column(table, sa.Column(column, _Big, nullable=False, server_default=sa.text("0")))
@@ -165,6 +168,7 @@ def downgrade() -> None:
     op.drop_index("ix_trials_sweep_id_value", "trials")
     op.drop_column("trials", "rewound")
     op.drop_column("sweeps", "trimmed_event_id")
+    op.drop_column("cluster", "nodes")
     for table in (
         "curve_pieces",
         "telemetry",

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import select, update
 
 from orchestrator.store.clock import now, seconds_since
 from orchestrator.store.database import ReadSession, WriteSession
 from orchestrator.store.schema import cluster
+from winnow.service import ClusterNode
 
 
-def report(session: WriteSession, resources: Mapping[str, float]) -> None:
+def report(
+    session: WriteSession, resources: Mapping[str, float], machines: Sequence[ClusterNode]
+) -> None:
     session.execute(
-        update(cluster).where(cluster.c.id == 1).values(resources=dict(resources), heartbeat=now())
+        update(cluster)
+        .where(cluster.c.id == 1)
+        .values(
+            resources=dict(resources),
+            nodes=[machine.model_dump() for machine in machines],
+            heartbeat=now(),
+        )
     )
 
 
@@ -23,3 +32,9 @@ def last(session: ReadSession) -> tuple[dict[str, float], float | None]:
         select(cluster.c.resources, seconds_since(cluster.c.heartbeat).label("age"))
     )
     return ({}, None) if row is None else (row.resources, row.age)
+
+
+def nodes(session: ReadSession) -> list[ClusterNode]:
+    """The machines of that report."""
+    row = session.first(select(cluster.c.nodes))
+    return [] if row is None else [ClusterNode.model_validate(node) for node in row.nodes]

@@ -366,6 +366,8 @@ cluster = Table(
     # One row, number 1, made by the first migration.
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("resources", _Json, nullable=False),
+    # Its machines, as winnow.service.ClusterNode.
+    Column("nodes", _Json, nullable=False, server_default=text("'[]'")),
     Column("heartbeat", UtcTime()),
 )
 

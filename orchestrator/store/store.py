@@ -54,6 +54,7 @@ from orchestrator.store.webhooks import Webhooks
 from orchestrator.store.writer import Writer
 from trainer.metrics import Batch, Evaluation, StepRecord
 from winnow import types
+from winnow.service import ClusterNode
 from winnow.types import CommandKind, SweepState, TrialKind, TrialState
 
 T = TypeVar("T")
@@ -482,14 +483,21 @@ class Store:
         found = self.access.check_token(text)
         return found if isinstance(found, Token) else None
 
-    def report_cluster(self, resources: Mapping[str, float]) -> None:
+    def report_cluster(
+        self, resources: Mapping[str, float], machines: Sequence[ClusterNode] = ()
+    ) -> None:
         """The orchestrator's report of what the Ray cluster has, and its heartbeat."""
-        self._db.transact(lambda s: cluster.report(s, resources))
+        self._db.transact(lambda s: cluster.report(s, resources, machines))
 
     def cluster(self) -> tuple[dict[str, float], float | None]:
         """Resources as last reported, and seconds since then (None: never)."""
         with self._db.read() as session:
             return cluster.last(session)
+
+    def cluster_nodes(self) -> list[ClusterNode]:
+        """The machines as last reported."""
+        with self._db.read() as session:
+            return cluster.nodes(session)
 
     @contextmanager
     def _sweep(self, sweep_id: str) -> Iterator[ReadSession]:

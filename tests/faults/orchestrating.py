@@ -75,6 +75,9 @@ class _Cluster:
 
         return [Node(cpus=self._resources["CPU"])]
 
+    def machines(self) -> list[Any]:
+        return []
+
     def close(self) -> None:
         pass
 

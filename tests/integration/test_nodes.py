@@ -13,6 +13,7 @@ import pytest
 from orchestrator.grants import needs_of
 from orchestrator.placement import Node, most_that_fit
 from orchestrator.store import Store
+from winnow.service import ClusterNode
 from winnow.types import SweepState, TrialState
 
 pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(400)]
@@ -52,6 +53,11 @@ def test_trials_on_pretended_gpus_never_share_one_and_never_outnumber_them(tmp_p
     seen, store = run("gpus", tmp_path)
     (node,) = seen["nodes"]
     assert node == {"cpus": 6.0, "gpus": 4.0}
+    # While trials ran: two at most, each with two GPUs.
+    machine = ClusterNode.model_validate(seen["machines"][0])
+    assert (machine.state, machine.cpus, machine.gpus) == ("alive", 6.0, 4.0)
+    assert machine.held_gpus == 2 * machine.groups
+    assert 1 <= machine.groups <= 2
     sweep = store.get_sweep(seen["sweep"])
     # The share that such a cluster would give the sweep: two trials of two GPUs.
     assert most_that_fit([Node(**node)], needs_of(sweep.spec), limit=10) == 2

@@ -23,6 +23,7 @@ from orchestrator.reconcile import MAX_CRASHES, Orchestrator
 from orchestrator.settings import Settings
 from orchestrator.store import Lease, Store
 from tests.fixtures.studies import Studies
+from winnow.service import ClusterNode
 from winnow.types import Quota, SweepState, TrialState
 
 ELSEWHERE = Holder("another-machine", 1, 1, slots=1)
@@ -78,6 +79,9 @@ class Machines:
 
     def nodes(self) -> list[Node]:
         return self.here
+
+    def machines(self) -> list[ClusterNode]:
+        return []
 
     def close(self) -> None:
         pass

@@ -15,7 +15,10 @@ from orchestrator.placement import Node
 
 TALKS = """
 import json, sys, time
-print(json.dumps({"total": {"CPU": 6.0}, "nodes": [{"cpus": 2.0, "gpus": 0.0}, {"cpus": 4.0}]}))
+machine = {"name": "a", "address": "10.0.0.1", "state": "alive", "cpus": 6, "gpus": 0, "memory": 1,
+    "held_cpus": 2, "held_gpus": 0, "groups": 1}
+print(json.dumps({"total": {"CPU": 6.0}, "nodes": [{"cpus": 2.0, "gpus": 0.0}, {"cpus": 4.0}],
+    "machines": [machine]}))
 sys.stdout.flush()
 open(sys.argv[1], "a").write("started ")
 """
@@ -52,6 +55,8 @@ def test_what_was_heard_is_told(watched: Callable[[str], ClusterWatch]) -> None:
     wait_for(watch.nodes)
     assert watch.nodes() == [Node(2.0), Node(4.0)]
     assert watch.read() == {"CPU": 6.0}
+    (machine,) = watch.machines()
+    assert (machine.address, machine.cpus, machine.held_cpus) == ("10.0.0.1", 6.0, 2.0)
 
 
 def test_one_that_goes_silent_is_started_anew(
@@ -60,6 +65,7 @@ def test_one_that_goes_silent_is_started_anew(
     watch = watched("time.sleep(60)")
     wait_for(watch.nodes)
     wait_for(lambda: not watch.nodes())
+    assert watch.machines() == []
     wait_for(lambda: watch.nodes() and (tmp_path / "starts").read_text().count("started") > 1)
 
 
