@@ -47,6 +47,14 @@ def test_a_key_stands_for_one_body_and_one_address(api_on_both: Api) -> None:
     assert len(api_on_both.http.get("/v1/sweeps").json()["items"]) == 1
 
 
+def test_two_callers_may_use_the_same_key(api: Api) -> None:
+    first = api.post(good_sweep(), headers=KEY)
+    other = api.store.access.create_token("other", ("submit",)).token
+    second = api.post(good_sweep(), headers=KEY | {"Authorization": f"Bearer {other}"})
+    assert second.status_code == 201
+    assert second.json()["id"] != first.json()["id"]
+
+
 def test_a_refused_request_leaves_its_key_free(api: Api) -> None:
     wrong = good_sweep() | {"search": {"sampler": "random", "trials": -1}}
     assert api.post(wrong, headers=KEY).status_code == 422

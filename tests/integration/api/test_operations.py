@@ -184,6 +184,22 @@ def test_it_is_ready_once_an_orchestrator_reports_and_the_disk_has_room(
     assert str(api_on_both.home) not in json.dumps(full)
 
 
+def test_it_is_not_ready_while_the_database_is_away_or_the_orchestrator_is_silent(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Store("postgresql://nobody@127.0.0.1:1/none")
+    assert [fault.pointer for fault in health.not_ready(away, tmp_path)] == ["/database"]
+    told = health.get_health(away)
+    assert (told.status, told.database, told.orchestrator) == ("degraded", "unreachable", "silent")
+    away.close()
+    api.store.report_cluster({"CPU": 2})
+    monkeypatch.setattr(health, "SILENT_AFTER", 0.0)
+    (fault,) = api.http.get("/v1/ready").json()["errors"]
+    assert fault == {"pointer": "/orchestrator", "message": "it is silent"}
+    told = api.http.get("/v1/health").json()
+    assert (told["status"], told["database"], told["orchestrator"]) == ("degraded", "ok", "silent")
+
+
 def test_it_is_not_ready_on_a_schema_of_another_version(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

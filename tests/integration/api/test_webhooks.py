@@ -81,6 +81,15 @@ def test_what_is_wrong_with_a_webhook_is_said(api: Api, body: dict[str, Any]) ->
     assert api.http.get("/v1/webhooks").json()["items"] == []
 
 
+def test_a_webhook_is_not_turned_to_where_none_could_be_made(api: Api) -> None:
+    path = f"/v1/webhooks/{make(api)['id']}"
+    for url in ("https://169.254.169.254/latest", "http://ci.example/", "https://[::1]/", None):
+        answer = api.http.patch(path, json={"url": url})
+        assert answer.status_code == 422, url
+        assert answer.json()["errors"][0]["pointer"] == "/url"
+    assert api.http.get(path).json()["url"] == GOOD["url"]
+
+
 def test_a_project_manages_its_own_webhooks_and_sees_no_others(api: Api) -> None:
     api.http.post("/v1/projects", json={"id": "lab"})
     theirs = make(api, project="default")
