@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ProblemError, allowed_methods, as_problem
 from orchestrator.errors import NotFound
+from winnow.types import Project
 
 _NEXT = re.compile(rb'"next":"([A-Za-z0-9_=-]{1,500})"\}$')
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e]*")')
@@ -158,6 +159,14 @@ Unchanged = Callable[[BaseModel], None]
 """Hears of what is stored, and raises ProblemError 412 if that has changed."""
 
 
+def project_etag(project: Project) -> str:
+    """Two hashes: of what can be changed, and of all. What a project uses changes by itself: it
+    makes a new tag, but doesn't stand in the way of a change."""
+    chosen = project.model_dump_json(exclude={"used"})
+    parts = (etag(text.encode()).strip('"')[:16] for text in (chosen, project.model_dump_json()))
+    return f'"{"-".join(parts)}"'
+
+
 def _unchanged(
     if_match: Annotated[
         str | None,
@@ -174,7 +183,12 @@ def _unchanged(
         return None
 
     def check(stored: BaseModel) -> None:
-        if not tag_matches(if_match, etag(stored.model_dump_json().encode())):
+        if isinstance(stored, Project):
+            named = (tag.partition("-")[0] for tag in _TAG.findall(if_match))
+            same = project_etag(stored).partition("-")[0] in named or if_match.strip() == "*"
+        else:
+            same = tag_matches(if_match, etag(stored.model_dump_json().encode()))
+        if not same:
             raise ProblemError(
                 412,
                 "changed",

@@ -11,6 +11,7 @@ from api.changes import parse
 from api.documents import Document, takes
 from api.idempotency import OnceOf, creates
 from api.pages import Limit, page
+from api.resources import IfMatch, project_etag
 from api.services import StoreOf
 from orchestrator.errors import NotFound
 from orchestrator.store import Store
@@ -35,11 +36,13 @@ def list_projects(
 
 
 @router.get("/{project_id}")
-def get_project(project_id: ProjectId, store: StoreOf, who: Reader) -> Project:
+def get_project(project_id: ProjectId, response: Response, store: StoreOf, who: Reader) -> Project:
     """A project, with its quota and what its sweeps use."""
     if not who.sees(project_id):
         raise NotFound("project", project_id)
-    return _found(store, project_id)
+    found = _found(store, project_id)
+    response.headers["ETag"] = project_etag(found)
+    return found
 
 
 @router.post(
@@ -62,10 +65,20 @@ def create_project(document: Document, response: Response, store: StoreOf, once:
 
 
 @router.put("/{project_id}", dependencies=[OPERATE], openapi_extra=takes(ProjectChange))
-def change_project(project_id: ProjectId, document: Document, store: StoreOf) -> Project:
+def change_project(
+    project_id: ProjectId,
+    document: Document,
+    response: Response,
+    store: StoreOf,
+    unchanged: IfMatch,
+) -> Project:
     """Replace quota and weight: what is left out has no limit, and weight 1."""
     wanted = parse(ProjectChange, document)
-    return store.change_project(project_id, wanted.quota.quota(), wanted.weight)
+    changed = store.change_project(
+        project_id, wanted.quota.quota(), wanted.weight, unchanged=unchanged
+    )
+    response.headers["ETag"] = project_etag(changed)
+    return changed
 
 
 def _found(store: Store, project_id: str) -> Project:

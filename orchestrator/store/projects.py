@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, insert, select, update
@@ -32,8 +33,17 @@ def add(session: WriteSession, project_id: str, quota: Quota, weight: float) -> 
     return _named(session, project_id)
 
 
-def change(session: WriteSession, project_id: str, quota: Quota, weight: float) -> Project:
+def change(
+    session: WriteSession,
+    project_id: str,
+    quota: Quota,
+    weight: float,
+    unchanged: Callable[[Project], None] | None = None,
+) -> Project:
     row_of(session, project_id)
+    if unchanged is not None:
+        session.first(select(projects.c.id).where(projects.c.id == project_id).with_for_update())
+        unchanged(_named(session, project_id))
     session.execute(
         update(projects)
         .where(projects.c.id == project_id)

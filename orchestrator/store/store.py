@@ -163,9 +163,17 @@ class Store:
         """A new project. Conflict if there is one of that name."""
         return self._db.transact(lambda s: projects.add(s, project_id, quota, weight), once)
 
-    def change_project(self, project_id: str, quota: types.Quota, weight: float) -> types.Project:
-        """Replace a project's quota and weight."""
-        return self._db.transact(lambda s: projects.change(s, project_id, quota, weight))
+    def change_project(
+        self,
+        project_id: str,
+        quota: types.Quota,
+        weight: float,
+        *,
+        unchanged: Callable[[types.Project], None] | None = None,
+    ) -> types.Project:
+        """Replace a project's quota and weight. `unchanged` is asked of the project as it is, in
+        the same transaction, and raises if it isn't as the caller believes."""
+        return self._db.transact(lambda s: projects.change(s, project_id, quota, weight, unchanged))
 
     # --- trials and what they reported --------------------------------------------------------
 

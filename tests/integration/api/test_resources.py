@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tests.fixtures.studies import Studies
 from tests.integration.api.conftest import Api, good_sweep
+
+
+def test_a_project_is_changed_only_as_it_was_read(api_on_both: Api, tmp_path: Path) -> None:
+    api, url = api_on_both, "/v1/projects/default"
+    read = api.http.get(url)
+    seen = {"If-Match": read.headers["ETag"]}
+    assert api.http.get(url, headers={"If-None-Match": read.headers["ETag"]}).status_code == 304
+
+    # What it uses has changed meanwhile: another tag, which is no reason to refuse.
+    Studies(api.store, tmp_path).ended(resources={"gpus_per_trial": 1})
+    assert api.http.get(url).headers["ETag"] != read.headers["ETag"]
+    first = api.http.put(url, json={"weight": 2.0}, headers=seen)
+    assert first.status_code == 200
+
+    second = api.http.put(url, json={"weight": 3.0}, headers=seen)
+    assert second.status_code == 412
+    assert second.json()["type"] == "urn:winnow:problem:changed"
+    assert api.http.get(url).json()["weight"] == 2.0
+    for tag in (first.headers["ETag"], "*"):
+        again = api.http.put(url, json={"weight": 2.0}, headers={"If-Match": tag})
+        assert again.status_code == 200
 
 
 def test_a_resource_that_has_not_changed_is_not_sent_again(api_on_both: Api) -> None:
@@ -31,6 +55,7 @@ def test_a_list_is_read_page_by_page_by_its_links(api_on_both: Api) -> None:
             api_on_both.post(good_sweep() | {"name": "late"})
         assert ("next" in page.links) == (page.json()["next"] is not None)
         url = page.links.get("next", {}).get("url")
+        assert url is None or url.count("cursor=") == 1
     assert seen == made[::-1]
 
 
@@ -81,7 +106,8 @@ def test_a_change_to_what_has_changed_meanwhile_is_refused(api_on_both: Api) -> 
     late = api_on_both.http.post(f"{url}:extend", json={"trials": 2}, headers=seen)
     assert late.status_code == 412
     assert late.json()["type"] == "urn:winnow:problem:changed"
-    now = {"If-Match": api_on_both.http.get(url).headers["ETag"]}
+    tag = api_on_both.http.get(url).headers["ETag"]
+    now = {"If-Match": f'"another", {tag}'}
     assert api_on_both.http.post(f"{url}:extend", json={"trials": 2}, headers=now).is_success
 
 
