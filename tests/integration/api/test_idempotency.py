@@ -47,6 +47,12 @@ def test_a_key_stands_for_one_body_and_one_address(api_on_both: Api) -> None:
     assert len(api_on_both.http.get("/v1/sweeps").json()["items"]) == 1
 
 
+def test_a_key_stands_for_one_sweep_though_the_request_has_no_body(api: Api) -> None:
+    first, other = (api.post(good_sweep() | {"name": name}).json()["id"] for name in "ab")
+    assert api.http.post(f"/v1/sweeps/{first}:pause", headers=KEY).status_code == 202
+    assert api.http.post(f"/v1/sweeps/{other}:pause", headers=KEY).status_code == 422
+
+
 def test_two_callers_may_use_the_same_key(api: Api) -> None:
     first = api.post(good_sweep(), headers=KEY)
     other = api.store.access.create_token("other", ("submit",)).token

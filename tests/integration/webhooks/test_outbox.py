@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from winnow.webhooks import WebhookEvent, WebhookSecret
 FINISHED: list[WebhookEvent] = ["sweep.finished"]
 
 
-def webhook(store: Store, kinds: Sequence[WebhookEvent] = FINISHED, **more: str) -> WebhookSecret:
+def webhook(store: Store, kinds: Sequence[WebhookEvent] = FINISHED, **more: Any) -> WebhookSecret:
     return store.webhooks.create("https://ci.example/", kinds, by="ada", **more)
 
 
@@ -93,7 +94,12 @@ def test_the_time_between_attempts_grows(store: Store) -> None:
         def send(self, message: Message) -> Outcome:
             return Outcome(500, "no")
 
-    courier = Courier(store.outbox, Refusing())  # type: ignore[arg-type]
+    told: list[str] = []
+    courier = Courier(
+        store.outbox,
+        Refusing(),  # type: ignore[arg-type]
+        told=lambda kind, outcome: told.append(f"{kind} {outcome.result}"),
+    )
     made = webhook(store)
     ping = store.webhooks.ping(made.id, "ada")
     for delay in DELAYS[:4]:
@@ -105,3 +111,4 @@ def test_the_time_between_attempts_grows(store: Store) -> None:
         waits = (delivery.next_at - delivery.last_at).total_seconds()
         assert delay * (1 - JITTER) <= waits <= delay * (1 + JITTER) + 30
         store.webhooks.redeliver(made.id, ping.id)  # now
+    assert told == ["webhook.ping refused"] * 4, "what the metrics count"

@@ -94,3 +94,22 @@ def test_what_was_asked_is_written_before_the_process_ends() -> None:
     recorder.start()
     recorder.stop()
     assert len(away.written) == 1
+
+
+def test_what_is_asked_while_another_is_written_is_written_before_the_end() -> None:
+    class Slow(Away):
+        def note(self, entries: list[Audited], tokens: Any, sessions: Any) -> None:
+            self.asked.set()
+            assert self.back.wait(20)
+            self.written += entries
+
+    slow = Slow()
+    recorder = Recorder(slow)  # type: ignore[arg-type]
+    recorder.start()
+    recorder.asked(entry(1))
+    assert slow.asked.wait(20)
+    recorder.asked(entry(2))
+    recorder.stop(0.01)  # it goes on in its thread
+    slow.back.set()
+    recorder.stop()
+    assert [e.request_id for e in slow.written] == ["1", "2"]

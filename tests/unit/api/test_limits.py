@@ -57,6 +57,8 @@ def test_nought_is_no_limit() -> None:
         ("POST", "/v1/sweeps:validate", "heavy"),
         ("POST", "/v1/sweeps/x:replay", "heavy"),
         ("GET", "/v1/trials/x:export", "heavy"),
+        ("GET", "/v1/sweeps/x/importance", "heavy"),
+        ("GET", "/v1/sweeps/x/export", "heavy"),
         ("GET", "/v1/trials/x/checkpoints/3/archive", "heavy"),
         ("POST", "/v1/sweeps/x:pause", "writes"),
         ("DELETE", "/v1/tokens/3", "writes"),
@@ -77,3 +79,16 @@ def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     assert refused.value.headers["Retry-After"] == "30"
     assert refused.value.headers["RateLimit"].startswith('"reads";r=0;')
     limits.count("a", "POST", "/v1/trials/x:stop")  # has a bucket of its own
+
+
+def test_whose_bucket_was_not_used_for_longest_is_forgotten_first() -> None:
+    bucket = Buckets(1, Clock(), callers=2)
+
+    def allowed(caller: str) -> bool:
+        standing = bucket.take(caller)
+        assert standing is not None
+        return standing.allowed
+
+    assert [allowed(caller) for caller in "aabbcc"] == [True, False] * 3
+    assert not allowed("b")
+    assert allowed("a")

@@ -80,3 +80,8 @@ def test_a_receiver_can_ask_for_later_but_not_for_sooner_nor_for_ever(
     assert heard is not None
     assert abs(alone - middle) <= middle * JITTER + 1e-9
     assert alone <= heard <= max(alone, LONGEST_WAIT)
+
+
+def test_what_failed_together_is_not_sent_again_together() -> None:
+    soon, middle, late = (next_delay(3, None, random) or 0.0 for random in (0.0, 0.5, 1.0))
+    assert soon < middle < late
