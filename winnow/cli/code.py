@@ -33,7 +33,9 @@ def allow(model: Model, revision: Revision = None) -> None:
     """
     with Client() as client:
         allowed = client.allow_code(model, revision)
-    out.print(f"{allowed.model} may run its code at {allowed.revision}", highlight=False)
+    out.print(
+        f"{allowed.model} may run its code at {allowed.revision}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command(name="ls")
@@ -57,11 +59,15 @@ def revoke(
     """Take the permission back. Trials that run already are left alone."""
     with Client() as client:
         client.revoke_code(model, revision)
-    out.print(f"{model} may no longer run its code at {revision}", highlight=False)
+    out.print(f"{model} may no longer run its code at {revision}", highlight=False, soft_wrap=True)
 
 
 def _table(found: list[AllowedCode]) -> Table:
-    table = Table("model", "revision", "allowed by", "since", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("revision", overflow="fold")  # whole: it is what `revoke` asks for
+    table.add_column("allowed by")
+    table.add_column("since", no_wrap=True)
     for one in found:
         since = one.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(one.model, one.revision, one.allowed_by, since)
