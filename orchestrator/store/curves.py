@@ -230,8 +230,7 @@ class Curves:
         in_pieces = set(names) <= set(WHOLE)
         found: dict[str, _Read] = {}
         missing: list[_Trial] = []
-        cursor = session.cursor()
-        try:
+        with session.cursor() as cursor:
             for trial in of:
                 kept = self._known(trial, names, coarse=coarse)
                 after = wanted.after(trial.id)
@@ -250,8 +249,6 @@ class Curves:
                 read = _from(session, cursor, trial, held.get(trial.id), all_names)
                 self._keep(trial, read, coarse=coarse)
                 found[trial.id] = read
-        finally:
-            cursor.close()
         return found
 
     def _known(self, trial: _Trial, names: Sequence[str], *, coarse: bool) -> _Kept | None:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import orjson
+import psycopg
 from sqlalchemy import (
     Connection,
     CursorResult,
@@ -64,11 +66,25 @@ class ReadSession:
     def scalar(self, statement: Executable) -> Any:
         return self._connection.execute(statement).scalar()
 
-    def cursor(self) -> Any:
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
         """A cursor of the driver below SQLAlchemy, for many rows of plain numbers. Its parameters
-        are written as `placeholder`; on PostgreSQL it takes numbers as binary."""
+        are written as `placeholder`; on PostgreSQL it takes numbers as binary. Its errors are
+        raised as SQLAlchemy's are."""
         raw: Any = self._connection.connection
-        return raw.cursor(binary=True) if self.placeholder == "%s" else raw.cursor()
+        cursor = raw.cursor(binary=True) if self.placeholder == "%s" else raw.cursor()
+        try:
+            yield cursor
+        except (sqlite3.Error, psycopg.Error) as error:
+            raise DBAPIError.instance(
+                None,
+                None,
+                error,
+                (sqlite3.Error, psycopg.Error),  # type: ignore[arg-type]
+                dialect=self._connection.dialect,
+            ) from error
+        finally:
+            cursor.close()
 
     @property
     def engine(self) -> Engine:
@@ -96,11 +112,22 @@ class WriteSession(ReadSession):
     def insert_rows(
         self, table: Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> None:
-        """Insert rows of plain numbers and texts, as the driver takes them: what SQLAlchemy does
-        for each value of each row costs more than storing it. Defaults are the database's."""
-        marks = ", ".join([self.placeholder] * len(columns))
-        statement = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"
-        self._connection.exec_driver_sql(statement, list(rows))
+        """Insert rows of plain numbers and texts, below SQLAlchemy: what it does for each value of
+        each row costs more than storing it. PostgreSQL takes them all as one value, which costs
+        less than half of a statement a row. Defaults are the database's."""
+        names = ", ".join(columns)
+        if self._connection.dialect.name == "sqlite":
+            marks = ", ".join("?" * len(columns))
+            statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
+            self._connection.exec_driver_sql(statement, list(rows))
+            return
+        dialect = self._connection.dialect
+        types = ", ".join(f"{n} {table.c[n].type.compile(dialect)}" for n in columns)
+        self._connection.exec_driver_sql(
+            f"INSERT INTO {table.name} ({names}) "
+            f"SELECT * FROM json_to_recordset(CAST(%s AS json)) AS given ({types})",
+            (orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode(),),
+        )
 
     def emit(
         self, sweep_id: str, type: str, data: Mapping[str, Any], trial_id: str | None = None

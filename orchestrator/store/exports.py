@@ -167,8 +167,7 @@ class Exports:
                 f"WHERE trial_id = {mark} AND step > {mark} AND NOT superseded "
                 f"ORDER BY step LIMIT {mark}"
             )
-            cursor = session.cursor()
-            try:
+            with session.cursor() as cursor:
                 while waiting and len(rows) < BATCH:
                     room = BATCH - len(rows)
                     cursor.execute(query, (*waiting[0], after, room))
@@ -178,8 +177,6 @@ class Exports:
                         return rows, found[-1][_STEP]
                     waiting.popleft()
                     after = 0
-            finally:
-                cursor.close()
             return rows, after
 
         def batches() -> Iterator[list[Any]]:

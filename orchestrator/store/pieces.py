@@ -67,11 +67,8 @@ def seal(session: WriteSession, trial_id: str, *, done: bool = False) -> None:
         .where(curve_pieces.c.trial_id == trial_id)
         .order_by(curve_pieces.c.last_step.desc())
     )
-    cursor = session.cursor()
-    try:
+    with session.cursor() as cursor:
         new = rows(session, cursor, trial_id, WHOLE, known[0].last_step if known else -1)
-    finally:
-        cursor.close()
     size = len(new["step"])
     merged: list[int] = []
     for piece in known:
@@ -127,8 +124,7 @@ def load(session: ReadSession, trial_ids: Sequence[str], *, coarse: bool) -> dic
     """What the pieces of some trials hold, by trial; of each its columns of COARSE or WHOLE."""
     names, blob = (COARSE, "coarse") if coarse else (WHOLE, "whole")
     found: dict[str, list[tuple[int, int, bytes]]] = {}
-    cursor = session.cursor()
-    try:
+    with session.cursor() as cursor:
         for start in range(0, len(trial_ids), _TRIALS_A_QUERY):
             some = trial_ids[start : start + _TRIALS_A_QUERY]
             marks = ", ".join([session.placeholder] * len(some))
@@ -139,8 +135,6 @@ def load(session: ReadSession, trial_ids: Sequence[str], *, coarse: bool) -> dic
             )
             for trial_id, *piece in cursor.fetchall():
                 found.setdefault(trial_id, []).append(tuple(piece))
-    finally:
-        cursor.close()
     return {
         trial_id: Held(
             _joined([_decoded(data, names) for _, _, data in pieces], names),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 
 import numpy as np
+import psycopg
+import pytest
 from sqlalchemy import select
 
+from orchestrator.errors import StoreUnavailable
 from orchestrator.store import Store, Wanted
 from orchestrator.store.database import Database
 from orchestrator.store.schema import curve_pieces
@@ -134,3 +138,19 @@ def pieces_of(url: str, trial_id: str) -> list[tuple[int, int]]:
         found = session.rows(query.where(curve_pieces.c.trial_id == trial_id))
     database.close()
     return [tuple(row) for row in found]
+
+
+def test_a_connection_that_is_lost_while_a_curve_is_read_is_said_to_be(migrated_url: str):
+    """Points are read below SQLAlchemy; a driver waits for this error, and no other."""
+    database = Database(migrated_url)
+    of = {"sqlite": sqlite3.OperationalError, "postgresql": psycopg.OperationalError}
+    lost = of[database.engine.dialect.name]
+
+    def read() -> None:
+        with database.write() as session, session.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            raise lost("gone")
+
+    with pytest.raises(StoreUnavailable):
+        read()
+    database.close()
