@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from api.access import PUBLIC
 from orchestrator.settings import Settings
 from orchestrator.store import Store
-from tests.integration.api.conftest import Api, files_are_fine, make_api
+from tests.integration.api.conftest import Api, files_are_fine, good_sweep, make_api
+from winnow.types import Quota
 
 
 def test_every_route_but_the_public_ones_needs_a_token(api: Api) -> None:
@@ -77,3 +78,14 @@ def test_a_site_that_rebinds_its_name_to_loopback_is_turned_away(api: Api) -> No
         assert response.status_code == 400, host
     for host in ("localhost", "LOCALHOST:1", "127.0.0.1:8642", "[::1]:8642"):
         assert api.http.get("/v1/health", headers={"Host": host}).status_code == 200, host
+
+
+def test_a_filter_by_project_is_no_way_into_it(api: Api) -> None:
+    api.store.add_project("ours", Quota())
+    text = api.store.access.create_token("ours", ("read",), project="ours").token
+    ours = {"Authorization": f"Bearer {text}"}
+    assert api.post(good_sweep()).status_code == 201
+    for query in ("", "?project=default", "?project=ours"):
+        listed = api.http.get(f"/v1/sweeps{query}", headers=ours)
+        assert (listed.status_code, listed.json()["items"]) == (200, []), query
+    assert len(api.http.get("/v1/sweeps?project=default").json()["items"]) == 1

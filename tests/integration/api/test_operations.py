@@ -81,7 +81,7 @@ def test_metrics_tell_of_sweeps_trials_and_what_they_used(
 
 def test_what_drivers_count_is_added_up_over_all_of_them(api_on_both: Api) -> None:
     for _ in range(2):
-        counts = [0] * len(catalogue.FAST) + [1, 40.0]  # one of 40 seconds
+        counts = [2] + [0] * (len(catalogue.FAST) - 1) + [1, 40.0]  # two at once, one of 40 seconds
         api_on_both.store.fleet.add(
             "driver",
             {
@@ -93,8 +93,8 @@ def test_what_drivers_count_is_added_up_over_all_of_them(api_on_both: Api) -> No
     assert samples(api_on_both, catalogue.REPORTS) == {(): 6}
     assert samples(api_on_both, catalogue.RENEWALS) == {("failed",): 2}
     text = api_on_both.http.get("/v1/prometheus").text
-    assert f'{catalogue.COMMIT_SECONDS}_bucket{{le="30.0"}} 0.0' in text
-    assert f'{catalogue.COMMIT_SECONDS}_bucket{{le="+Inf"}} 2.0' in text
+    assert f'{catalogue.COMMIT_SECONDS}_bucket{{le="30.0"}} 4.0' in text
+    assert f'{catalogue.COMMIT_SECONDS}_bucket{{le="+Inf"}} 6.0' in text
     assert f"{catalogue.COMMIT_SECONDS}_sum 80.0" in text
 
 
@@ -163,6 +163,19 @@ def test_a_database_that_is_away_is_told_not_hidden(tmp_path: Path) -> None:
     store.close()
 
 
+def test_several_who_scrape_are_one_look_at_the_database(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.exposition.FRESH_SECONDS", 3600.0)
+    looks: list[int] = []
+    look = api.store.fleet.look
+    monkeypatch.setattr(api.store.fleet, "look", lambda: looks.append(1) or look())
+    collector = FleetCollector(api.store)
+    for _ in range(3):
+        assert len(list(collector.collect())) > 1
+    assert looks == [1]
+
+
 def test_it_is_ready_once_an_orchestrator_reports_and_the_disk_has_room(
     api_on_both: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +184,7 @@ def test_it_is_ready_once_an_orchestrator_reports_and_the_disk_has_room(
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert [e["pointer"] for e in answer.json()["errors"]] == ["/orchestrator"]
+    assert int(answer.headers["retry-after"]) > 0
     assert api_on_both.http.get("/v1/health", headers=nobody).status_code == 200
     api_on_both.store.report_cluster({"CPU": 2})
     assert api_on_both.http.get("/v1/ready", headers=nobody).json()["status"] == "ready"
@@ -272,6 +286,7 @@ def test_a_live_stream_is_counted_while_it_is_open(live: LiveServer, live_store:
             chunks = response.iter_bytes()
             next(chunks)
             assert streams().endswith(" 1.0")
+            assert f"\n{catalogue.HTTP_IN_FLIGHT} 1.0\n" in http.get("/v1/prometheus").text
         deadline = time.monotonic() + 30
         while not streams().endswith(" 0.0"):
             assert time.monotonic() < deadline, "the stream is counted after its end"

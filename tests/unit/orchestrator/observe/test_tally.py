@@ -50,3 +50,21 @@ def test_what_the_database_did_not_take_is_carried_later() -> None:
     reporter.report()
     reporter.report()
     assert stored == [{REPORTS: {"": 3}}]
+
+
+def test_a_bucket_holds_what_took_as_long_as_its_bound() -> None:
+    """As Prometheus has it: `le`, less or equal."""
+    tally = Tally()
+    for seconds in (0.0, FAST[2], FAST[2] * 1.01, FAST[-1] * 2):
+        tally.observe(COMMIT_SECONDS, seconds)
+    (counts,) = tally.take()[COMMIT_SECONDS].values()
+    assert [at for at, count in enumerate(counts[:-1]) if count] == [0, 2, 3, len(FAST)]
+
+
+def test_what_was_counted_last_is_carried_at_the_end() -> None:
+    tally, stored = Tally(), list[Figures]()
+    reporter = Reporter(tally, stored.append, every=3600)
+    reporter.start()
+    tally.count(REPORTS)
+    reporter.stop()
+    assert stored == [{REPORTS: {"": 1}}]
