@@ -95,11 +95,6 @@ class SimulatedSweep:
         return spent / self.full_seconds if self.full_seconds > 0 else 1.0
 
     @property
-    def net_saved(self) -> float:
-        """Fraction of the full sweep's worker seconds that was saved, net of all costs."""
-        return 1.0 - self.compute
-
-    @property
     def best(self) -> str | None:
         """The completed trial with the lowest objective."""
         done = [

@@ -93,7 +93,6 @@ def test_seconds_of_training_evaluating_and_switching_add_up() -> None:
     assert (whole.train_seconds, whole.evaluation_seconds) == (10, 1)
     assert sweep.full_seconds == 10.5 + 20.5 + 10.5
     assert sweep.compute == pytest.approx((5.5 + 28 + 11) / 41.5)
-    assert sweep.net_saved == pytest.approx(1 - sweep.compute)
     # One worker that never idles: the wall time is all of it.
     assert sweep.seconds == pytest.approx(5.5 + 28 + 11)
 
@@ -109,7 +108,7 @@ def test_two_workers_run_side_by_side_at_each_trials_pace() -> None:
 def test_rungs_cost_their_evaluations_even_if_nobody_is_stopped() -> None:
     sweep = simulate(Scripted((20, 50), {}), [trial("t0")], workers=1)
     assert sweep.saved == 0
-    assert sweep.net_saved == pytest.approx(-1.0 / 10.5)
+    assert sweep.compute == pytest.approx(1 + 1.0 / 10.5)
 
 
 def test_only_evaluations_at_rungs_and_at_the_end_are_shown_and_none_of_the_test_set() -> None:
