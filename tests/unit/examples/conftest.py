@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.fixtures.programs import start
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SPLITS = ("train", "eval", "test")
@@ -24,15 +26,23 @@ class Sample:
     split: str
 
 
-def run_script(script: str, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "TOKENIZERS_PARALLELISM": "false"},
-    )
+def run_script(script: str, *args: object) -> None:
+    """Run it to its end. Raises CalledProcessError with what it wrote if it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors = Path(folder) / "out", Path(folder) / "errors"
+        process = start(
+            EXAMPLES / script,
+            *args,
+            out=out,
+            errors=errors,
+            variables={"TOKENIZERS_PARALLELISM": "false"},
+        )
+        process.join(240)
+        if process.exitcode != 0:
+            process.kill()
+            raise subprocess.CalledProcessError(
+                process.exitcode or -9, script, out.read_text(), errors.read_text()
+            )
 
 
 @pytest.fixture(scope="session")
