@@ -87,3 +87,21 @@ def test_missing_steps_do_no_harm(gap: int):
     steps = np.arange(1.0, 300.0 * gap, gap)
     kept = chosen(steps, [np.sin(steps)], 40)
     assert 2 <= len(kept) <= 40
+
+
+@given(firsts, st.integers(0, 5000), st.integers(5, 500))
+def test_no_more_is_left_out_than_has_to_be(first, more, most):
+    def points(k):
+        return (((first + more) >> k) - (first >> k) + 1) * min(5, 1 << k)
+
+    k = level(first, first + more, most, 5)
+    assert points(k) <= most
+    assert k == 0 or points(k - 1) > most
+
+
+def test_each_bucket_shows_its_first_and_last_point():
+    steps = np.arange(1, 201)
+    shown = {int(s) for s in steps[chosen(steps.astype(float), [np.ones(200)], 100)]}
+    width = 1 << level(1, 200, 100, 5)
+    assert width > 2
+    assert shown == {int(s) for s in steps if s % width in (0, width - 1)} | {1, 200}
