@@ -26,6 +26,7 @@ def test_a_key_is_of_the_one_who_sent_it(store: Store) -> None:
     """Others can send the same one: they have their own effect, and see nobody's answer."""
     kept(store, claim(store))
     assert isinstance(claim(store, "token:2", "another"), Once)
+    assert claim(store, "token:2", "another") == "in-flight"
     assert claim(store) == Answer(201, {}, '{"id":"made"}')
 
 

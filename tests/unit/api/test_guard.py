@@ -173,15 +173,15 @@ def test_a_stream_ends_with_what_it_was_opened_with_and_not_with_the_database(
 
 def test_a_body_that_comes_byte_by_byte_has_no_longer_than_one_that_comes_at_once() -> None:
     async def trickling() -> Message:
-        await asyncio.sleep(0.01)
-        return {"type": "http.request", "body": b" ", "more_body": True}
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"", "more_body": True}
 
     async def reads_it_all(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body"):
             pass
 
     log = Recorder(Log())  # type: ignore[arg-type]
-    rules = Rules(Verify(), Limits(0, 0, 0), Buckets(0), log, body_seconds=0.1)
+    rules = Rules(Verify(), Limits(0, 0, 0), Buckets(0), log, body_seconds=0.5)
     scope: Scope = {
         "type": "http",
         "method": "POST",

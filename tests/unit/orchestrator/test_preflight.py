@@ -72,6 +72,11 @@ def test_a_crash_is_told_by_its_last_line() -> None:
     assert "could not be checked: MemoryError: too big" in message
 
 
+def test_a_crash_tells_no_secret() -> None:
+    ((_, message),) = run("raise ValueError('401 for hf_abcdefghijklmnopqrst')").errors
+    assert "401 for [secret]" in message
+
+
 def test_a_silent_end_is_told_by_its_status() -> None:
     ((_, message),) = run("import os; os.abort()").errors
     assert "exit status -6" in message
