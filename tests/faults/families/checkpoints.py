@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import shutil
 import signal
@@ -64,6 +65,8 @@ def sweep(context: Context, folder: Path) -> dict[str, Any]:
 
 
 def _submit(scene: Scene, context: Context) -> str:
+    # The drivers that are forked from this process have it then; it takes seconds to import.
+    importlib.import_module("trainer.loop")
     store = Store(scene.url)
     try:
         return store.create_sweep(sweep(context, scene.folder), 2, "tiny", FACTS).id
