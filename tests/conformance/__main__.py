@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from tests.conformance.generated import LEFT_OUT, TOKENS, Size, generated
+from tests.conformance.generated import LEFT_OUT, TOKENS, Size, generated, give_up
 from tests.conformance.refused import refused
 from tests.conformance.report import Findings, document, write
 from tests.conformance.walked import walked
@@ -60,6 +60,7 @@ def main() -> int:
 
 def _end(number: int, frame: FrameType | None) -> None:
     """So that what was started is ended too."""
+    give_up()
     sys.exit(128 + number)
 
 

@@ -37,6 +37,7 @@ class Seeded:
 
 def seed(home: Path) -> Seeded:
     """Make a database with an ended sweep, one in the middle, and tokens."""
+    home.mkdir()
     url = Settings(home=home).database_url
     migrate(url)
     store = Store(url)
