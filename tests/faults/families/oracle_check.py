@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sqlalchemy import bindparam, or_, update
+
 from orchestrator.errors import WinnowError
 from orchestrator.store import Store, leases
 from orchestrator.store.database import WriteSession
@@ -57,7 +59,7 @@ def _stale_driver(scene: Scene, removed: bool) -> None:
 
     def stale() -> int:
         if removed:
-            leases._held_by = lambda lease: sweeps.c.id == lease.sweep_id  # type: ignore[assignment]
+            leases._RAISE_REVISION = _unguarded()
         Hooks("stale", scene.folder / "stale.journal").install()
         store = Store(scene.url)
         lease = store.acquire_lease(sweep_id, "a driver", 60)
@@ -85,6 +87,17 @@ def _stale_driver(scene: Scene, removed: bool) -> None:
     scene.wait(pid)
     scene.wait(other)
     scene.judge()
+
+
+def _unguarded() -> Any:
+    """What a driver's transaction begins with, whoever holds the lease."""
+    any_epoch = or_(sweeps.c.epoch == bindparam("held_epoch"), sweeps.c.epoch >= 0)
+    return (
+        update(sweeps)
+        .where(sweeps.c.id == bindparam("of"), any_epoch)
+        .values(revision=sweeps.c.revision + 1)
+        .returning(sweeps.c.revision)
+    )
 
 
 def _double_report(scene: Scene, removed: bool) -> None:
