@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import select
 
 from orchestrator.errors import StoreUnavailable
-from orchestrator.schedulers.base import Decision
 from orchestrator.store import (
     cluster,
     commands,
@@ -26,7 +25,7 @@ from orchestrator.store.access import Access
 from orchestrator.store.code import Code
 from orchestrator.store.curves import DETAILS, MAIN, Curves, Wanted
 from orchestrator.store.database import Database, ReadSession, WriteSession
-from orchestrator.store.driver import DriverTransaction
+from orchestrator.store.driver_writes import DriverWrites
 from orchestrator.store.exports import Exports
 from orchestrator.store.fleet import FleetReader
 from orchestrator.store.history import History
@@ -51,16 +50,13 @@ from orchestrator.store.requests import Requests
 from orchestrator.store.results import ResultsReader
 from orchestrator.store.sweeps import Listing
 from orchestrator.store.webhooks import Webhooks
-from orchestrator.store.writer import Writer
-from trainer.metrics import Batch, Evaluation, StepRecord
+from trainer.metrics import Evaluation, StepRecord
 from winnow import types
 from winnow.service import ClusterNode
-from winnow.types import CommandKind, SweepState, TrialKind, TrialState
-
-T = TypeVar("T")
+from winnow.types import CommandKind, TrialKind, TrialState
 
 
-class Store:
+class Store(DriverWrites):
     """Sweeps, trials, metrics, decisions, events, commands and leases in one database.
 
     `url` is `sqlite:///path` or `postgresql://…`; the schema must be there (see `migrate`). Safe to
@@ -69,7 +65,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self._db = Database(url)
+        super().__init__(Database(url))
         self.metrics = Curves(self._db)
         self.leaderboard = Leaderboard(self._db)
         self.live = Live(self._db)
@@ -307,100 +303,7 @@ class Store:
         """`grant` for many sweeps at once, by id: (slots, why)."""
         self._db.transact(lambda s: leases.grant(s, grants))
 
-    # --- a driver's writes --------------------------------------------------------------------
-
-    @contextmanager
-    def guarded(self, lease: Lease) -> Iterator[DriverTransaction]:
-        """One transaction of the driver that holds `lease`: all of its block, or nothing.
-
-            with store.guarded(lease) as tx:
-                tx.record(trial_id, attempt, batch)
-                tx.decide(decision, acted=True)
-                tx.end_attempt(trial_id, attempt, TrialState.PRUNED, "dynamics", decision.reason)
-
-        Raises LeaseLost before the block if the lease is lost.
-        """
-        with self._db.write() as session:
-            yield DriverTransaction(session, lease)
-
-    def writer(self, lease: Lease, *, patience: float | None = None) -> Writer:
-        """Writes that outlast the database's absence, each made exactly once. See `Writer`."""
-        return Writer(self._db, lease, patience=patience)
-
-    def write(self, lease: Lease, work: Callable[[DriverTransaction], T]) -> T:
-        """`guarded` for a function, which runs again from its start where the database asks for
-        that (a deadlock, say). So it must have no effect but on its transaction."""
-        return self._db.transact(lambda s: work(DriverTransaction(s, lease)))
-
-    def add_trial(
-        self,
-        lease: Lease,
-        number: int,
-        kind: TrialKind,
-        params: dict[str, Any],
-        config: dict[str, Any],
-        total_samples: int,
-        *,
-        parent: str | None = None,
-        fingerprint: str | None = None,
-    ) -> str:
-        """`DriverTransaction.add_trial`, alone in its transaction; so are the following."""
-        return self.write(
-            lease,
-            lambda tx: tx.add_trial(
-                number,
-                kind,
-                params,
-                config,
-                total_samples,
-                parent=parent,
-                fingerprint=fingerprint,
-            ),
-        )
-
-    def start_attempt(self, lease: Lease, trial_id: str, resume: str | None = None) -> int:
-        return self.write(lease, lambda tx: tx.start_attempt(trial_id, resume))
-
-    def record(self, lease: Lease, trial_id: str, attempt: int, batch: Batch) -> None:
-        self.write(lease, lambda tx: tx.record(trial_id, attempt, batch))
-
-    def decide(self, lease: Lease, decision: Decision, acted: bool) -> int:
-        return self.write(lease, lambda tx: tx.decide(decision, acted))
-
-    def end_attempt(
-        self,
-        lease: Lease,
-        trial_id: str,
-        attempt: int,
-        state: TrialState,
-        reason: str | None = None,
-        message: str | None = None,
-        value: float | None = None,
-        also: Mapping[str, float | None] | None = None,
-    ) -> None:
-        self.write(
-            lease,
-            lambda tx: tx.end_attempt(trial_id, attempt, state, reason, message, value, also),
-        )
-
-    def end_trial(
-        self,
-        lease: Lease,
-        trial_id: str,
-        state: TrialState,
-        reason: str | None = None,
-        message: str | None = None,
-    ) -> None:
-        self.write(lease, lambda tx: tx.end_trial(trial_id, state, reason, message))
-
-    def end_sweep(self, lease: Lease, state: SweepState, message: str | None = None) -> None:
-        self.write(lease, lambda tx: tx.end_sweep(state, message))
-
-    def keep_prior(self, lease: Lease, prior: dict[str, Any]) -> None:
-        self.write(lease, lambda tx: tx.keep_prior(prior))
-
-    def keep_scheduler_summary(self, lease: Lease, summary: dict[str, Any]) -> None:
-        self.write(lease, lambda tx: tx.keep_scheduler_summary(summary))
+    # --- what drivers read -------------------------------------------------------------------
 
     def finished_before(self, sweep_id: str, limit: int = 500) -> list[FinishedSweep]:
         """Completed sweeps of the same project that ended before this one was first driven, or by
