@@ -92,3 +92,15 @@ def test_a_trial_that_only_measures_can_be_stopped_and_nothing_else(running: Run
         with pytest.raises(Conflict, match="measures only"):
             running.store.add_command(running.sweep_id, baseline, kind, "ada")
     assert running.store.add_command(running.sweep_id, baseline, "stop", "ada")
+
+
+def test_only_what_waits_is_resumed_and_only_what_was_stopped_is_revived(running: Running):
+    store = running.store
+    with pytest.raises(Conflict, match="not PAUSED"):
+        store.add_command(running.sweep_id, None, "resume", "ada")
+    trial_id, attempt = running.started(0)
+    with pytest.raises(Conflict, match="revived"):
+        store.add_command(running.sweep_id, trial_id, "revive", "ada")
+    store.end_attempt(running.lease, trial_id, attempt, TrialState.COMPLETED)
+    with pytest.raises(Conflict, match="revived"):
+        store.add_command(running.sweep_id, trial_id, "revive", "ada")

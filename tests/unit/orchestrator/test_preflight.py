@@ -118,3 +118,22 @@ def test_memory_is_judged_by_what_a_trial_gets_and_only_where_it_runs() -> None:
     assert seen_arguments(two) == ["--ranks", "2", "--device", "cpu"]
     assert seen_arguments(eight) == ["--ranks", "8", "--device", "gpu"]
     assert seen_arguments(eight, here=False) == ["--ranks", "8", "--device", "elsewhere"]
+
+
+def test_the_check_is_started_without_the_servers_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {
+        "WINNOW_DATABASE_URL": "postgresql://u:madeup-password@db/winnow",
+        "WINNOW_HOME": "/home",
+        "PGHOST": "db",
+        "AWS_SECRET_ACCESS_KEY": "madeup-key",
+        "OTHER_API_KEY": "madeup-key",
+        "CACHE_ADDRESS": "redis://:madeup-password@cache",
+    }
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    code = "import json, os; print(json.dumps({'ok': True, 'seen': dict(os.environ)}))"
+    seen = run(code).facts["seen"]
+    assert seen["LANG"] == "C.UTF-8"
+    assert not set(seen) & set(own)
+    assert "madeup" not in str(seen)
