@@ -46,7 +46,7 @@ from api.routers import (
 from api.services import Services
 from api.stream import Hub
 from api.tokens import Verifier, ensure_token
-from orchestrator.preflight import Preflight, preflight
+from orchestrator.admission.preflight import Preflight, preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow import __version__
@@ -62,7 +62,7 @@ def create_app(
 ) -> FastAPI:
     """The API and the dashboard on the database that `settings` name. Its schema must be there.
 
-    `check_files` replaces opening a sweep's data and model (`orchestrator.preflight`).
+    `check_files` replaces opening a sweep's data and model (`orchestrator.admission.preflight`).
     """
     store = Store(settings.database_url)
     cache = str(settings.home / "cache" / "tokens")

@@ -8,8 +8,8 @@ from typing import Any
 
 from api.access import Principal
 from api.services import Services
-from orchestrator.cautions import cautions
-from orchestrator.estimate import (
+from orchestrator.admission.cautions import cautions
+from orchestrator.admission.estimate import (
     AVERAGED,
     Measured,
     Surroundings,

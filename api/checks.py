@@ -18,9 +18,16 @@ from api.assess import assess
 from api.errors import invalid_sweep
 from api.explain import did_you_mean, parse_spec
 from api.services import Services
-from orchestrator.confinement import NO_LIMITS, Limits, forbidden, local_paths, pinned, tasks_digest
+from orchestrator.admission.confinement import (
+    NO_LIMITS,
+    Limits,
+    forbidden,
+    local_paths,
+    pinned,
+    tasks_digest,
+)
+from orchestrator.admission.preflight import Preflight
 from orchestrator.plan import validate_space
-from orchestrator.preflight import Preflight
 from winnow.environment import KEY_SUFFIX
 from winnow.load import HUB_ID
 from winnow.spec import SweepSpec

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
-from orchestrator.preflight import Preflight
+from orchestrator.admission.preflight import Preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow.spec import SweepSpec

@@ -179,8 +179,8 @@ def _rate(trials: int, seconds: float, cpu: float) -> dict[str, Any]:
 def weights(folder: Path, seconds: int) -> dict[str, Any]:
     """Twenty sweeps on eight slots: how far each is from its weight's part of all slot-seconds."""
     from benchmarks.simulated_training import Drivers, Machine
-    from orchestrator.reconcile import Orchestrator
     from orchestrator.settings import Settings
+    from orchestrator.supervision.reconcile import Orchestrator
 
     slots, quantum = 8, 2.0
     store = new_store(folder)

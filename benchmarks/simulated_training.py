@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import WinnowError
-from orchestrator.launch import EXIT_NO_LEASE, Holder
-from orchestrator.placement import Node
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from orchestrator.study import Attempt, Control, Study
+from orchestrator.supervision.launch import EXIT_NO_LEASE, Holder
+from orchestrator.supervision.placement import Node
 from trainer.config import TrainConfig
 from trainer.metrics import Batch, CheckpointRecord, Evaluation, StepRecord
+from winnow.service import ClusterNode
 
 
 def step(number: int, samples: int) -> StepRecord:
@@ -86,6 +87,9 @@ class Machine:
 
     def nodes(self) -> list[Node]:
         return [Node(self._cpus)]
+
+    def machines(self) -> list[ClusterNode]:
+        return []
 
     def close(self) -> None:
         pass

@@ -8,13 +8,13 @@ import os
 import sys
 from pathlib import Path
 
-from orchestrator.handover import handed_over
-from orchestrator.launch import Launcher, ProcessLauncher
 from orchestrator.observe import traces
 from orchestrator.observe.context import whole_process
 from orchestrator.observe.logs import log_to_stderr
 from orchestrator.redaction import hide
 from orchestrator.settings import Settings
+from orchestrator.supervision.handover import handed_over
+from orchestrator.supervision.launch import Launcher, ProcessLauncher
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
         traces.tear_down()
         logging.shutdown()
         os._exit(code)
-    from orchestrator.reconcile import Orchestrator
+    from orchestrator.supervision.reconcile import Orchestrator
 
     traces.set_up("orchestrator", settings.otel_endpoint)
     code = Orchestrator(settings, _launcher(settings)).run()

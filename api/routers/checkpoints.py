@@ -12,8 +12,8 @@ from api.answers import FILE, as_file, sends
 from api.errors import ProblemError
 from api.pages import Limit
 from api.services import Services, ServicesOf, StoreOf
-from orchestrator.archive import ArchiveError, archive
 from orchestrator.errors import NotFound
+from orchestrator.views.archive import ArchiveError, archive
 from winnow.runs import Attempt, Checkpoint, CheckpointKind
 from winnow.types import Page
 

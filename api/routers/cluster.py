@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 from api.access import READ, Reader
 from api.routers.health import SILENT_AFTER
 from api.services import StoreOf
-from orchestrator import rules
+from orchestrator.views import rules
 from winnow.service import Cluster, QueuedSweep, SchedulerInfo
 from winnow.types import Page
 

@@ -11,7 +11,7 @@ from api.changes import parse
 from api.documents import Document, takes
 from api.errors import invalid_change
 from api.services import ServicesOf, StoreOf
-from orchestrator.confinement import allowable
+from orchestrator.admission.confinement import allowable
 from winnow.code import AllowCode, AllowedCode
 from winnow.types import FieldError, Page
 

@@ -10,8 +10,8 @@ from starlette.responses import Response, StreamingResponse
 from api.access import READ, SweepId
 from api.answers import AT_ONCE, FILE, as_file, sends
 from api.services import StoreOf
-from orchestrator.export import MEDIA_TYPES, Format, encode
 from orchestrator.store.exports import What
+from orchestrator.views.export import MEDIA_TYPES, Format, encode
 
 router = APIRouter(prefix="/sweeps", tags=["exports"])
 

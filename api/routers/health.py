@@ -19,8 +19,8 @@ from api.access import Reader
 from api.errors import ProblemError
 from api.services import ServicesOf, StoreOf
 from orchestrator.errors import StoreUnavailable
-from orchestrator.launch import Holder
 from orchestrator.store import Store
+from orchestrator.supervision.launch import Holder
 from winnow import __version__
 from winnow.operations import (
     DatabaseStatus,

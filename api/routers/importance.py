@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from api.access import READ, SweepId
 from api.services import ServicesOf
-from orchestrator.importance import importance_of
+from orchestrator.views.importance import importance_of
 from winnow.types import Importance
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])

@@ -15,9 +15,9 @@ from api.access import READ, SweepId, TrialId
 from api.answers import AT_ONCE, sends
 from api.services import ServicesOf
 from api.stream import SSE_MESSAGE
-from orchestrator import logs
-from orchestrator.logs import Source
 from orchestrator.store import Store
+from orchestrator.views import logs
+from orchestrator.views.logs import Source
 from winnow.runs import LogPage
 
 router = APIRouter(tags=["logs"])

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from api.access import READ
-from orchestrator import recipes
+from orchestrator.views import recipes
 from winnow.types import Page, Recipe
 
 router = APIRouter(prefix="/recipes", tags=["recipes"])

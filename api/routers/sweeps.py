@@ -17,7 +17,7 @@ from api.idempotency import OnceOf, creates
 from api.pages import Cursor, Limit
 from api.parameters import Moment
 from api.services import ServicesOf, StoreOf
-from orchestrator import replay as replaying
+from orchestrator.hindsight import replay as replaying
 from orchestrator.store import Listing
 from winnow.changes import PROJECT_NAME
 from winnow.replays import Replay

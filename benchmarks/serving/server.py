@@ -92,7 +92,7 @@ def main() -> None:
 
     from api import __main__ as api
     from api.app import create_app
-    from orchestrator.preflight import Preflight
+    from orchestrator.admission.preflight import Preflight
 
     def without_files(settings):
         return create_app(settings, check_files=lambda spec: Preflight(facts={"train_samples": 1}))

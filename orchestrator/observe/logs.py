@@ -71,8 +71,8 @@ class Json(logging.Formatter):
 
 
 class Text(logging.Formatter):
-    """`2026-01-31 12:00:00.123 INFO orchestrator.reconcile: message [sweep=…]`. What callers
-    give as `extra` is left out: a message says all that people need."""
+    """`2026-01-31 12:00:00.123 INFO orchestrator.study.study: message [sweep=…]`. What callers give
+    as `extra` is left out: a message says all that people need."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))

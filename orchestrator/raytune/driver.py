@@ -18,7 +18,6 @@ import ray
 from ray import exceptions
 
 from orchestrator.errors import LeaseLost, WinnowError
-from orchestrator.launch import EXIT_LEASE_LOST, EXIT_NO_CLUSTER, EXIT_NO_LEASE, Holder
 from orchestrator.observe.catalogue import RENEWALS
 from orchestrator.observe.reporting import Reporter
 from orchestrator.observe.tally import Tally
@@ -28,6 +27,7 @@ from orchestrator.raytune.conductor import StudyConductor
 from orchestrator.settings import Settings
 from orchestrator.store import Lease, Store
 from orchestrator.study import Study
+from orchestrator.supervision.launch import EXIT_LEASE_LOST, EXIT_NO_CLUSTER, EXIT_NO_LEASE, Holder
 
 log = logging.getLogger(__name__)
 

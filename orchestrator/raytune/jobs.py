@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from orchestrator.handover import hand_over
-from orchestrator.launch import Holder, LaunchError, kill
 from orchestrator.settings import Settings
+from orchestrator.supervision.handover import hand_over
+from orchestrator.supervision.launch import Holder, LaunchError, kill
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from orchestrator.processes import process_start
+from orchestrator.supervision.processes import process_start
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.account import Account
-from orchestrator.earlier import settle_prior
+from orchestrator.hindsight.earlier import settle_prior
 from orchestrator.live_trial import LiveTrial
 from orchestrator.objectives import Objectives
 from orchestrator.plan import total_samples, trial_config
@@ -22,6 +21,7 @@ from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Action, Decision, TrialInfo
 from orchestrator.search import Told, make_proposer, merged
 from orchestrator.store import DriverTransaction, Lease, Store
+from orchestrator.study.account import Account
 from orchestrator.study.failures import Verdict
 from orchestrator.study.pausing import Prices
 from trainer.config import ANYWHERE, Roots, TrainConfig

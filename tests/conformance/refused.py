@@ -109,7 +109,7 @@ CONNECTIONS = {
         "::test_one_private_address_of_a_name_is_enough_to_refuse_it"
     ),
     "a judge's name that leads inside when the connection is made; no redirects": (
-        "tests/unit/orchestrator/test_confinement.py"
+        "tests/unit/orchestrator/admission/test_confinement.py"
         "::test_a_name_that_leads_inside_is_refused_when_the_connection_is_made"
     ),
     "a link that is turned between the look and the use": (

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvicorn
 
 from api.app import create_app
-from orchestrator.preflight import Preflight
+from orchestrator.admission.preflight import Preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store, migrate
 from tests.fixtures.simulated_worker import drive

@@ -14,10 +14,16 @@ from typing import Any
 import pytest
 from ray.job_submission import JobSubmissionClient
 
-from orchestrator.launch import EXIT_NO_LEASE, Holder, Launcher, LaunchError, ProcessLauncher
 from orchestrator.raytune.jobs import JobLauncher
 from orchestrator.settings import Settings
 from orchestrator.store import Driver, Store, migrate
+from orchestrator.supervision.launch import (
+    EXIT_NO_LEASE,
+    Holder,
+    Launcher,
+    LaunchError,
+    ProcessLauncher,
+)
 from tests.fixtures.ray_head import RayHead, ray_head
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from winnow.spec import SweepSpec

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.attend import attend
 from orchestrator.live_trial import Control
 from orchestrator.settings import Settings
 from orchestrator.store import Lease
 from orchestrator.study import Study
+from orchestrator.supervision.attend import attend
 from tests.e2e.server import Server
 from tests.fixtures.simulated_worker import SimulatedRun
 from tests.fixtures.studies import FACTS, spec

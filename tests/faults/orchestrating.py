@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import launch, reconcile
-from orchestrator.reconcile import Orchestrator
 from orchestrator.settings import Settings
+from orchestrator.supervision import launch, reconcile
+from orchestrator.supervision.reconcile import Orchestrator
 from tests.faults.hooks import Fate, Hooks
 from tests.faults.simulated import Driver
 
@@ -71,7 +71,7 @@ class _Cluster:
         return dict(self._resources)
 
     def nodes(self) -> list[Any]:
-        from orchestrator.placement import Node
+        from orchestrator.supervision.placement import Node
 
         return [Node(cpus=self._resources["CPU"])]
 

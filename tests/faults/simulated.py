@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Conflict, LeaseLost, NotFound, StoreUnavailable
-from orchestrator.launch import Holder
 from orchestrator.store import Lease, Store
 from orchestrator.study import Attempt, Study
+from orchestrator.supervision.launch import Holder
 from tests.faults.hooks import Fate, Hooks
 from tests.faults.isolate import Scene
 from tests.faults.journal import Journal

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.earlier import MOST_SWEEPS, earlier_sweeps, settle_prior
+from orchestrator.hindsight.earlier import MOST_SWEEPS, earlier_sweeps, settle_prior
 from orchestrator.study import ledger as ledger_module
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import FACTS, Studies, spec
@@ -141,7 +141,7 @@ def test_a_sweep_that_has_not_ended_is_left_out(studies: Studies) -> None:
 
 
 def test_only_the_newest_are_read(studies: Studies, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.earlier.MOST_SWEEPS", 2)
+    monkeypatch.setattr("orchestrator.hindsight.earlier.MOST_SWEEPS", 2)
     ended = [studies.ended() for _ in range(3)]
     assert MOST_SWEEPS > 2
     assert found(studies, studies.queued()) == [ended[2], ended[1]]
@@ -153,7 +153,7 @@ def test_a_prior_that_cannot_be_learned_keeps_no_sweep_from_running(
     def fail(_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("orchestrator.earlier.learn", fail)
+    monkeypatch.setattr("orchestrator.hindsight.earlier.learn", fail)
     studies.ended()
     sweep_id = studies.queued(scheduler=DYNAMICS)
     studies.take(sweep_id)

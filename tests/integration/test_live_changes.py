@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attend import attend
 from orchestrator.settings import Settings
 from orchestrator.store import Store
+from orchestrator.supervision.attend import attend
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import Studies
 from winnow.types import SweepState, Trial, TrialState

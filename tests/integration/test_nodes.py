@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.grants import needs_of
-from orchestrator.placement import Node, most_that_fit
 from orchestrator.store import Store
+from orchestrator.supervision.grants import needs_of
+from orchestrator.supervision.placement import Node, most_that_fit
 from winnow.service import ClusterNode
 from winnow.types import SweepState, TrialState
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.replay import replay_sweep
+from orchestrator.hindsight.replay import replay_sweep
 from orchestrator.schedulers.base import Outcome
 from orchestrator.study import Attempt
 from tests.fixtures.simulated_worker import SimulatedRun, drive

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.attendant import Attendant
-from orchestrator.formers import Formers
-from orchestrator.grants import IDLE_SECONDS, Grants
-from orchestrator.launch import EXIT_NO_LEASE, Holder
-from orchestrator.placement import Node
-from orchestrator.reconcile import MAX_CRASHES, Orchestrator
 from orchestrator.settings import Settings
 from orchestrator.store import Lease, Store
+from orchestrator.supervision.attendant import Attendant
+from orchestrator.supervision.formers import Formers
+from orchestrator.supervision.grants import IDLE_SECONDS, Grants
+from orchestrator.supervision.launch import EXIT_NO_LEASE, Holder
+from orchestrator.supervision.placement import Node
+from orchestrator.supervision.reconcile import MAX_CRASHES, Orchestrator
 from tests.fixtures.studies import Studies
 from winnow.service import ClusterNode
 from winnow.types import Quota, SweepState, TrialState

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.replay import replay_sweep
+from orchestrator.hindsight.replay import replay_sweep
 from tests.fixtures.simulated_worker import drive
 from tests.fixtures.studies import Studies
 from winnow.replays import Replay

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import LeaseLost
-from orchestrator.launch import Holder
 from orchestrator.store import Store
 from orchestrator.study import Attempt, Study
+from orchestrator.supervision.launch import Holder
 from tests.fixtures.simulated_worker import SimulatedRun, drive
 from trainer.config import TrainConfig
 from trainer.metrics import Batch, Failure

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.launch import Holder
 from orchestrator.store import Store
+from orchestrator.supervision.launch import Holder
 from tests.faults.context import Context
 from tests.faults.hooks import Fate
 from tests.faults.isolate import Case, Result, Scene

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Conflict
-from orchestrator.launch import Holder
 from orchestrator.store import Store
 from orchestrator.store.driver import DriverTransaction
+from orchestrator.supervision.launch import Holder
 from tests.faults.context import Context
 from tests.faults.hooks import Hooks
 from tests.faults.isolate import Case, Scene, die_with_parent

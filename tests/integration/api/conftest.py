@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from orchestrator.preflight import Preflight
+from orchestrator.admission.preflight import Preflight
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from winnow.spec import SweepSpec

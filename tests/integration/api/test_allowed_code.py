@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.preflight import preflight
+from orchestrator.admission.preflight import preflight
 from tests.fixtures.own_code import make_model_with_code
 from tests.fixtures.tiny_model import sums, write_jsonl
 from tests.integration.api.conftest import Api, good_sweep, make_api

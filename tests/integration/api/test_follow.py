@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.routers.logs import _lines
-from orchestrator.logs import Source
+from orchestrator.views.logs import Source
 
 
 def test_a_log_is_followed_until_what_writes_it_has_ended(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.admission.preflight import Preflight
 from orchestrator.errors import Conflict
-from orchestrator.preflight import Preflight
 from orchestrator.store import Answer, Once, Store, idempotency
 from tests.integration.api.conftest import Api, good_sweep, make_api
 
@@ -110,7 +110,7 @@ _DIES_AFTER_ITS_EFFECT = """
 import os, signal, sys
 from fastapi.testclient import TestClient
 from api.app import create_app
-from orchestrator.preflight import Preflight
+from orchestrator.admission.preflight import Preflight
 from orchestrator.settings import Settings
 from tests.integration.api.conftest import good_sweep
 

@@ -109,7 +109,7 @@ def test_the_server_answers_others_while_it_replays(
     """The replay waits, in its thread, until the loop has answered something else."""
     sweep_id = Studies(live_store, live.settings.home).ended()
     answered = threading.Event()
-    from orchestrator import replay as replaying
+    from orchestrator.hindsight import replay as replaying
 
     real = replaying.replay_sweep
 

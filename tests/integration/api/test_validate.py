@@ -12,8 +12,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from orchestrator.admission.preflight import Preflight, preflight
 from orchestrator.environment import Environment
-from orchestrator.preflight import Preflight, preflight
 from orchestrator.store import Store
 from tests.integration.api.conftest import Api, good_sweep, make_api
 from tests.integration.store.reports import Running, steps

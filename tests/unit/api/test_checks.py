@@ -9,8 +9,8 @@ import pytest
 
 from api.checks import CheckedSweep, check_sweep
 from api.errors import ProblemError
-from orchestrator.confinement import NO_LIMITS, Limits
-from orchestrator.preflight import Preflight
+from orchestrator.admission.confinement import NO_LIMITS, Limits
+from orchestrator.admission.preflight import Preflight
 from trainer import code
 from trainer.config import Roots
 from winnow.types import Project, Quota

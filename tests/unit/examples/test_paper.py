@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.admission.preflight import preflight
 from orchestrator.plan import resolve, validate_space
-from orchestrator.preflight import preflight
 from orchestrator.search.space import SearchSpace
 from trainer.config import TrainConfig
 from winnow.load import load_sweep_file

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.recorded import Ending, StoredTrial
-from orchestrator.replay import replay, with_own_rungs
+from orchestrator.hindsight.recorded import Ending, StoredTrial
+from orchestrator.hindsight.replay import replay, with_own_rungs
 from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Outcome, TrialInfo
 from orchestrator.schedulers.simulate import Recorded

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.export import Format, encode
 from orchestrator.store.exports import Table
+from orchestrator.views.export import Format, encode
 
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ROWS: list[Any] = [

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cluster_watch
-from orchestrator.cluster_watch import ClusterWatch
-from orchestrator.placement import Node
+from orchestrator.supervision import cluster_watch
+from orchestrator.supervision.cluster_watch import ClusterWatch
+from orchestrator.supervision.placement import Node
 
 TALKS = """
 import json, sys, time

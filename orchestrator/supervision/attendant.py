@@ -9,13 +9,13 @@ import logging
 import threading
 import time
 
-from orchestrator.attend import attend
 from orchestrator.errors import StoreUnavailable
-from orchestrator.formers import Formers
 from orchestrator.observe import traces
 from orchestrator.observe.context import about
 from orchestrator.settings import Settings
 from orchestrator.store import Store
+from orchestrator.supervision.attend import attend
+from orchestrator.supervision.formers import Formers
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.handover import SettingsMissing, hand_over, handed_over
 from orchestrator.settings import Settings
+from orchestrator.supervision.handover import SettingsMissing, hand_over, handed_over
 
 
 def test_jobs_need_the_address_of_a_dashboard(tmp_path: Path) -> None:

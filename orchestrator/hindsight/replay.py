@@ -16,10 +16,10 @@ from statistics import median
 from typing import Any
 
 from orchestrator.analysis import expected_best, pareto_front
-from orchestrator.earlier import prior_for_replay
 from orchestrator.errors import Conflict
+from orchestrator.hindsight.earlier import prior_for_replay
+from orchestrator.hindsight.recorded import StoredTrial, stored_trials
 from orchestrator.objectives import Objectives
-from orchestrator.recorded import StoredTrial, stored_trials
 from orchestrator.schedulers import make_scheduler
 from orchestrator.schedulers.base import Action, Decision, Outcome, Scheduler, TrialInfo
 from orchestrator.schedulers.simulate import SimulatedSweep, SimulatedTrial, simulate

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.estimate import Candidate
+from orchestrator.admission.estimate import Candidate
 from orchestrator.plan import extremes
 from trainer.config import source_key
 from trainer.memory import readable

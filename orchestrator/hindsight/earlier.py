@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.hindsight.recorded import stored_trials
 from orchestrator.objectives import Objectives
-from orchestrator.recorded import stored_trials
 from orchestrator.schedulers.simulate import Recorded
 from orchestrator.schedulers.transfer import Prior, learn
 from orchestrator.store import Lease, Store, SweepRows

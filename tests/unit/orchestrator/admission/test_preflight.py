@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.preflight import Preflight, preflight
+from orchestrator.admission.preflight import Preflight, preflight
 from winnow.spec import SweepSpec
 
 

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.placement import Needs, Node, Room, most_that_fit
+from orchestrator.supervision.placement import Needs, Node, Room, most_that_fit
 from winnow.types import Quota
 
 _SLACK = 1e-9

@@ -14,20 +14,7 @@ import threading
 import time
 from typing import Protocol
 
-from orchestrator.attendant import Attendant
-from orchestrator.cluster_watch import ClusterWatch
 from orchestrator.errors import StoreUnavailable, WinnowError
-from orchestrator.formers import Formers
-from orchestrator.grants import Grant, Grants
-from orchestrator.launch import (
-    EXIT_LEASE_LOST,
-    EXIT_NO_CLUSTER,
-    EXIT_NO_LEASE,
-    Holder,
-    Launcher,
-    LaunchError,
-    ProcessLauncher,
-)
 from orchestrator.observe import traces
 from orchestrator.observe.catalogue import (
     DRIVER_CRASHES,
@@ -37,9 +24,22 @@ from orchestrator.observe.catalogue import (
 )
 from orchestrator.observe.reporting import Reporter
 from orchestrator.observe.tally import Tally
-from orchestrator.placement import Node
 from orchestrator.settings import Settings
 from orchestrator.store import Claimable, Driver, Store
+from orchestrator.supervision.attendant import Attendant
+from orchestrator.supervision.cluster_watch import ClusterWatch
+from orchestrator.supervision.formers import Formers
+from orchestrator.supervision.grants import Grant, Grants
+from orchestrator.supervision.launch import (
+    EXIT_LEASE_LOST,
+    EXIT_NO_CLUSTER,
+    EXIT_NO_LEASE,
+    Holder,
+    Launcher,
+    LaunchError,
+    ProcessLauncher,
+)
+from orchestrator.supervision.placement import Node
 from orchestrator.webhooks.courier import Courier
 from orchestrator.webhooks.sending import Sender
 from winnow.service import ClusterNode

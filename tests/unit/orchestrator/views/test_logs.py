@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.logs import LONGEST, Source, of_trial, read
+from orchestrator.views.logs import LONGEST, Source, of_trial, read
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from orchestrator.launch import Holder, Launcher, LaunchError
 from orchestrator.store import Claimable
+from orchestrator.supervision.launch import Holder, Launcher, LaunchError
 
 
 class Formers:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cautions import cautions
-from orchestrator.estimate import Measured, Surroundings, corners, estimate, proposals
+from orchestrator.admission.cautions import cautions
+from orchestrator.admission.estimate import Measured, Surroundings, corners, estimate, proposals
 from trainer import memory
 from winnow.spec import SweepSpec
 from winnow.validation import DiskNeed, Estimate, SweepWarning

@@ -1,7 +1,7 @@
 """Which slots each sweep is granted, turn by turn: what the sharing rules need to remember.
 
-The rules themselves are in `orchestrator.share`. This keeps what they can't see in one look: what
-each sweep is owed, and whether it used the slots that it had. It is forgotten with the process,
+The rules themselves are in `share`. This keeps what they can't see in one look: what each sweep is
+owed, and whether it used the slots that it had. It is forgotten with the process,
 which costs some fairness for a while and nothing else; two orchestrators that remember differently
 reckon with the same rows, and a slot is too sticky to be passed to and fro between them.
 """
@@ -13,9 +13,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.placement import Needs, Node
-from orchestrator.share import Claimant, Party, Share, admit, divide, settle
 from orchestrator.store import Claimable, Driver, Store
+from orchestrator.supervision.placement import Needs, Node
+from orchestrator.supervision.share import Claimant, Party, Share, admit, divide, settle
 from winnow.spec import Resources
 from winnow.types import Project
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import WinnowError
-from orchestrator.processes import process_start
+from orchestrator.supervision.processes import process_start
 
 EXIT_NO_LEASE = 3
 """A driver's exit code: somebody else drives the sweep, or it has ended."""

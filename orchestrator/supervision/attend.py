@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 
 from orchestrator.errors import LeaseLost
-from orchestrator.launch import Holder
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from orchestrator.study import Study
+from orchestrator.supervision.launch import Holder
 
 log = logging.getLogger(__name__)
 

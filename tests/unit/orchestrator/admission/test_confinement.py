@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.confinement import Limits, forbidden, pinned
+from orchestrator.admission.confinement import Limits, forbidden, pinned
 from orchestrator.settings import Settings
 from orchestrator.webhooks.addresses import Policy, as_address, refusal
 from trainer import code

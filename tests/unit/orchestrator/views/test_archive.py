@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from orchestrator.archive import ArchiveError, archive
+from orchestrator.views.archive import ArchiveError, archive
 
 
 @pytest.fixture

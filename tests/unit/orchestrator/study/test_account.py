@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from orchestrator.account import Account
+from orchestrator.study.account import Account
 
 
 class Talkative:

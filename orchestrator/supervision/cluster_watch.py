@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from orchestrator.placement import Node
+from orchestrator.supervision.placement import Node
 from winnow.service import ClusterNode
 
 COMMAND = [sys.executable, "-m", "orchestrator.raytune.cluster"]

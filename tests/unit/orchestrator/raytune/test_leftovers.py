@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.processes import process_start
 from orchestrator.raytune import leftovers
 from orchestrator.raytune.leftovers import Note
+from orchestrator.supervision.processes import process_start
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.placement import Needs, Node, Room
-from orchestrator.share import Claimant, Party, Share, admit, divide, settle
+from orchestrator.supervision.placement import Needs, Node, Room
+from orchestrator.supervision.share import Claimant, Party, Share, admit, divide, settle
 from winnow.types import Quota
 
 QUANTUM = 60.0

@@ -1,0 +1,1 @@
+"""What decides whether a sweep may run, and says beforehand what it would take."""

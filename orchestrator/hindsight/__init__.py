@@ -1,0 +1,1 @@
+"""Ended sweeps: replayed under another scheduler, and learned from for the next one."""
