@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+SEARCHED = 2000
+"""Placements that are tried for one trial at most, a few milliseconds."""
 _SLACK = 1e-9
 """Resources are floating-point numbers: 0.1 added ten times is still one CPU."""
 
@@ -47,6 +49,8 @@ class Room:
         self._nodes = tuple(nodes)
         self._free = list(self._nodes)
         self._taken: list[Needs] = []
+        self._refused: set[Needs] = set()
+        """What was found to have no room: it has none later either, as the room only fills."""
 
     @property
     def cpus(self) -> float:
@@ -59,26 +63,29 @@ class Room:
         return sum(node.gpus for node in self._free)
 
     def take(self, needs: Needs) -> bool:
-        """Place one more trial. False if there is no room for it, whatever is moved."""
-        if not self.has(needs):
+        """Place one more trial. False if there is no room for it, whatever is moved.
+
+        Whether there is room should depend on what is taken and not on the order in which it came,
+        or a sweep would lose a slot to the next look at the same claims. So where neither the room
+        as it is nor a fresh start with the largest first has place, all arrangements are tried, up
+        to a limit that large clusters exceed.
+        """
+        if needs in self._refused or not self.has(needs):
             return False
         if _place(self._free, needs, self._nodes):
             self._taken.append(needs)
             return True
-        return self._repack([*self._taken, needs])
+        trials = sorted([*self._taken, needs], key=lambda n: (-n.all_gpus, -n.all_cpus, n.ranks))
+        found = _largest_first(trials, self._nodes) or _searched(trials, self._nodes)
+        if found is None:
+            self._refused.add(needs)
+            return False
+        self._free, self._taken = found, trials
+        return True
 
     def has(self, needs: Needs) -> bool:
         """Whether there is enough in all, though maybe in pieces."""
         return needs.all_cpus <= self.cpus + _SLACK and needs.all_gpus <= self.gpus + _SLACK
-
-    def _repack(self, trials: Sequence[Needs]) -> bool:
-        """Place all of them anew, the largest first; as it was if that fails."""
-        free = list(self._nodes)
-        for needs in sorted(trials, key=lambda n: (-n.all_gpus, -n.all_cpus, n.ranks)):
-            if not _place(free, needs, self._nodes):
-                return False
-        self._free, self._taken = free, list(trials)
-        return True
 
 
 def most_that_fit(nodes: Sequence[Node], needs: Needs, limit: int) -> int:
@@ -86,6 +93,55 @@ def most_that_fit(nodes: Sequence[Node], needs: Needs, limit: int) -> int:
     ranks = [_ranks(node, needs, limit * needs.ranks) for node in nodes]
     whole = sum(here // needs.ranks for here in ranks)
     return min(limit, whole or sum(ranks) // needs.ranks)
+
+
+def _largest_first(trials: Sequence[Needs], nodes: Sequence[Node]) -> list[Node] | None:
+    """What is free with each placed in turn; None if one finds no place."""
+    free = list(nodes)
+    return free if all(_place(free, needs, nodes) for needs in trials) else None
+
+
+def _searched(trials: Sequence[Needs], nodes: Sequence[Node]) -> list[Node] | None:
+    """What is free when all are placed somehow; None if that can't be done, or isn't found within
+    SEARCHED placements. Trials over several nodes get the pieces that the others leave."""
+    small = [n for n in trials if any(_ranks(node, n) >= n.ranks for node in nodes)]
+    large = [n for n in trials if not any(_ranks(node, n) >= n.ranks for node in nodes)]
+    free = list(nodes)
+    path: list[int] = []
+    """The node of each that is placed."""
+    untried = [_choices(free, small, path)]
+    """Nodes for the next one, after each number of placed ones."""
+    for _ in range(SEARCHED):
+        if len(path) == len(small):
+            rest = list(free)
+            if all(_place(rest, needs, nodes) for needs in large):
+                return rest
+        if untried[-1]:
+            node = untried[-1].pop()
+            free[node] = _less(free[node], small[len(path)], small[len(path)].ranks)
+            path.append(node)
+            untried.append(_choices(free, small, path))
+        elif path:
+            untried.pop()
+            node = path.pop()
+            free[node] = _less(free[node], small[len(path)], -small[len(path)].ranks)
+        else:
+            return None
+    return None
+
+
+def _choices(free: Sequence[Node], trials: Sequence[Needs], path: Sequence[int]) -> list[int]:
+    """Nodes for the next trial, the fullest last: of equal nodes one, and of equal trials the later
+    on no earlier node."""
+    if len(path) == len(trials):
+        return []
+    needs = trials[len(path)]
+    first = path[-1] if path and trials[len(path) - 1] == needs else 0
+    different: dict[Node, int] = {}
+    for i in range(len(free) - 1, first - 1, -1):
+        if _ranks(free[i], needs) >= needs.ranks:
+            different[free[i]] = i
+    return sorted(different.values(), key=lambda i: (free[i].gpus, free[i].cpus, i), reverse=True)
 
 
 def _place(free: list[Node], needs: Needs, nodes: Sequence[Node]) -> bool:

@@ -415,3 +415,20 @@ def test_in_the_long_run_every_sweep_gets_what_its_weight_gives_it(
         fair *= parties[c.project].weight / sum(parties[p].weight for p in there)
         assert had[c.id] == pytest.approx(fair, abs=6 * QUANTUM)
         assert c.id in first or fair < 6 * QUANTUM
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("cpus", "trials"),
+    [
+        ([6, 22], [*[Needs(1, 4.0)] * 4, *[Needs(3, 1.0)] * 4]),
+        ([1, 1, 2, 4], [Needs(3, 1.0), Needs(5, 1.0)]),
+    ],
+)
+def test_what_fits_does_not_depend_on_the_order_in_which_it_came(
+    cpus: list[int], trials: list[Needs], order: int
+) -> None:
+    room = Room([Node(float(one)) for one in cpus])
+    assert all(room.take(needs) for needs in trials[::order])
+    assert room.cpus == pytest.approx(0.0)
+    assert not room.take(Needs(1, 1.0))
