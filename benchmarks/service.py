@@ -9,10 +9,10 @@ those of the answers' bodies.
 
 *List*: the first 50 sweeps. *Sweep*: one, with its summary. *Curves*: loss and norm of 50 trials
 drawn at random, which mostly have to be read from the database, thinned out to 256 points each and
-written with five digits. *Page*: all that the page of a sweep loads, one after the other: the
-sweep, 50 trials from anywhere in it, their curves, the last decisions. *Best page*: the same with
-the 50 best trials, again and again, as people look at it. *Importance*: of all parameters, computed
-once (given apart) and kept.
+written with five digits. *Page*: what a page of a sweep of any size has to load, one after the
+other: the sweep, 50 trials from anywhere in it, their curves, the last decisions (winnow's own
+dashboard asks for all trials yet). *Best page*: the same with the 50 best trials, again and again,
+as people look at it. *Importance*: of all parameters, computed once (given apart) and kept.
 
 *Ingest*: 64 trials of a new sweep report 100 points at a time through the driver's own writer, each
 in a fenced transaction that is on disk when it returns, with all indices and the 10⁷ points in
