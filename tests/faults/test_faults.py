@@ -15,7 +15,7 @@ from tests.faults.families import FAMILIES
 from tests.faults.isolate import Result
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 QUICK = [family.name for family in FAMILIES if not family.ray]
 
@@ -52,7 +52,7 @@ def quick(folder: Path) -> list[Result]:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=580,
+        timeout=1150,
     )
     print(done.stdout)
     return report.read(folder / "results.jsonl")

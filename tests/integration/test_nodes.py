@@ -16,7 +16,7 @@ from orchestrator.supervision.placement import Node, most_that_fit
 from winnow.service import ClusterNode
 from winnow.types import SweepState, TrialState
 
-pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.timeout(900)]
 
 
 def run(scenario: str, folder: Path) -> tuple[dict[str, Any], Store]:
@@ -27,7 +27,7 @@ def run(scenario: str, folder: Path) -> tuple[dict[str, Any], Store]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=380,
+        timeout=880,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout.splitlines()[-1]), Store(f"sqlite:///{folder / 'winnow.db'}")

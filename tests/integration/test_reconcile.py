@@ -279,7 +279,7 @@ def test_a_driver_that_hangs_is_killed_before_its_successor_starts(
         wait_for(lambda: office.store.claimable())
         office.turn()
         assert office.launched.killed == [hanging]
-        child.wait(10)
+        child.wait(120)
         if not office.launched.started:
             office.turn()
         assert [s for s, _ in office.launched.started] == [sweep_id]

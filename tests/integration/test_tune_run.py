@@ -19,7 +19,12 @@ from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from trainer.config import DataConfig, EvalSet, TrainConfig, TrainSet
 from trainer.metrics import Batch
 
-pytestmark = [pytest.mark.ray, pytest.mark.deepspeed, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.deepspeed,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("ray_cluster"),
+]
 
 
 @dataclass
@@ -120,9 +125,8 @@ def test_two_slots_run_two_attempts_at_once_on_warm_ranks(two_slots: Script) -> 
     assert two_slots.most_live == 2
     assert [two_slots.end(f"w-{n}-a1").status for n in range(5)] == ["completed"] * 5
     assert not two_slots.lost_attempts
-    assert len(two_slots.pids["w-4-a1"]) == 2
     # One more than there are slots: the rank in which an attempt failed is not used again.
-    assert len({pid for pids in two_slots.pids.values() for pid in pids}) <= 3
+    assert len({pid for pids in two_slots.pids.values() for pid in pids}) in (2, 3)
 
 
 def test_a_pause_at_a_rung_takes_effect_before_the_next_step(two_slots: Script) -> None:

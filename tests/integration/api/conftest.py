@@ -118,7 +118,7 @@ class LiveServer:
         self._server = server
         self._thread = threading.Thread(target=server.run, daemon=True)
         self._thread.start()
-        assert started.wait(20), "the server did not start"
+        assert started.wait(120), "the server did not start"
 
     def stop(self) -> None:
         if self._server is not None and self._thread is not None:

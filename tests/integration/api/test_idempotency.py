@@ -74,7 +74,7 @@ def test_while_the_first_is_worked_on_the_second_is_told_to_wait(
 
     def slow(spec: Any) -> Preflight:
         began.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return Preflight(facts={"train_samples": 100})
 
     answers: list[Any] = []
@@ -85,10 +85,10 @@ def test_while_the_first_is_worked_on_the_second_is_told_to_wait(
     for api in make_api(sqlite_url, tmp_path / "home", slow):
         first = threading.Thread(target=send, args=(api,))
         first.start()
-        assert began.wait(20)
+        assert began.wait(120)
         meanwhile = api.post(good_sweep(), headers=KEY)
         go_on.set()
-        first.join(20)
+        first.join(120)
         assert meanwhile.status_code == 409
         assert meanwhile.json()["type"] == "urn:winnow:problem:idempotency-in-flight"
         assert int(meanwhile.headers["Retry-After"]) >= 1

@@ -116,7 +116,7 @@ def test_the_server_answers_others_while_it_replays(
     def slow(*args: Any) -> Replay:
         with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
-        assert answered.wait(20), "the server answered nobody meanwhile"
+        assert answered.wait(120), "the server answered nobody meanwhile"
         return real(*args)
 
     monkeypatch.setattr(replaying, "replay_sweep", slow)
@@ -126,7 +126,7 @@ def test_the_server_answers_others_while_it_replays(
         asking.start()
         assert client.sweep(sweep_id).id == sweep_id
         answered.set()
-        asking.join(20)
+        asking.join(120)
     assert done
 
 

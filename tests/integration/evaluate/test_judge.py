@@ -245,7 +245,7 @@ def test_no_more_judgments_run_at_once_than_allowed(
 
     def answer(body: dict[str, Any], number: int) -> Reply:
         if number < 4:
-            both.wait(30)
+            both.wait(120)
         return Reply()
 
     judge.answer = answer

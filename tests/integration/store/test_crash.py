@@ -50,7 +50,7 @@ def test_kill_9_loses_no_acknowledged_record(store: Store, migrated_url: str):
             break
     for line in writer.stdout:  # what it had still said when it died
         acknowledged = int(line)
-    assert writer.wait(timeout=30) == -signal.SIGKILL
+    assert writer.wait(timeout=120) == -signal.SIGKILL
     writer.stdout.close()
 
     (curve,) = store.curves(sweep.id, max_points=10**6)

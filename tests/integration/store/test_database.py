@@ -99,7 +99,7 @@ def test_a_transaction_that_the_database_breaks_off_runs_again_as_a_whole(migrat
                 )
                 if id == first and not met and opened.engine.dialect.name == "postgresql":
                     met = True
-                    both_hold_one.wait(timeout=30)
+                    both_hold_one.wait(timeout=120)
 
         return lambda: opened.transact(work)
 

@@ -68,7 +68,7 @@ def test_what_is_asked_while_the_database_is_away_is_written_later_in_order(
     recorder = Recorder(away)  # type: ignore[arg-type]
     recorder.start()
     recorder.asked(entry(0))
-    assert away.asked.wait(10)
+    assert away.asked.wait(120)
     for number in range(1, 20):
         recorder.asked(entry(number))
     assert not recorder.flush(0.05)

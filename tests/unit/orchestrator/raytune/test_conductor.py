@@ -36,18 +36,18 @@ class AwayStudy:
         return not self.back.is_set()
 
     def next(self) -> Attempt | None:
-        self.back.wait(20)
+        self.back.wait(120)
         return Attempt("s-1-a1", "s-1", 1, "{}", None)
 
     def report(self, attempt_id: str, batch: Batch) -> Any:
-        self.back.wait(20)
+        self.back.wait(120)
         if self.fault is not None:
             raise self.fault
         self.reported.append((attempt_id, batch))
         return self.answer
 
     def drain_commands(self) -> list[Any]:
-        self.back.wait(20)
+        self.back.wait(120)
         return self.asked
 
     def shut_down(self) -> list[Any]:

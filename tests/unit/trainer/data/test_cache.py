@@ -95,7 +95,7 @@ def test_a_second_process_waits_for_the_first_ones_entry(
         assert maker.stdin is not None
         maker.stdin.write("go on\n")
         maker.stdin.flush()
-        waiting.join(20)
+        waiting.join(120)
         assert found == [line_of(maker)] == ["made there"]
 
 
