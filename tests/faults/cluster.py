@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.faults.oracle import Evidence, Violation, judge
 from tests.faults.tables import opened
+from tests.fixtures.environment import without_winnow
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from winnow.cli.processes import free_ports
 from winnow.client import Client
@@ -62,7 +63,7 @@ class Server:
 def up(home: Path, url: str, *, cpus: int = 2, **environment: str) -> Iterator[Server]:
     """`winnow up` with leases of 2 s; ended by SIGTERM."""
     home.mkdir(parents=True, exist_ok=True)
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WINNOW_"))}
+    env = without_winnow()
     env |= {
         "WINNOW_HOME": str(home),
         "WINNOW_DATABASE_URL": url,

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.environment import without_winnow
 from tests.fixtures.tiny_model import make_tiny_model, sums, write_jsonl
 from winnow.client import Client
 from winnow.runs import Attempt
@@ -37,7 +38,7 @@ class Server:
 @contextlib.contextmanager
 def up(home: Path) -> Iterator[Server]:
     """`winnow up` with its home folder, on two logical CPUs; ended by SIGTERM."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "WINNOW_"))}
+    env = without_winnow()
     env |= {"WINNOW_HOME": str(home), "WINNOW_CHECKPOINT_SECONDS": "1"}
     with (home / "up.log").open("wb") as log:
         process = subprocess.Popen(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import winnow
+from tests.fixtures.environment import without_winnow
 from winnow.cli.processes import free_ports
 from winnow.errors import ServerNotFound
 from winnow.settings import read_server_file
@@ -26,7 +27,7 @@ class Up:
 
     def __init__(self, home: Path, *options: str) -> None:
         self.home = home
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("WINNOW_", "RAY_"))}
+        env = without_winnow()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "winnow.cli.main", "up", "--home", str(home), *options],
             env=env,
