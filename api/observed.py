@@ -155,9 +155,9 @@ class _Answer:
         level = logging.DEBUG if quiet else logging.INFO
         if not access.isEnabledFor(level):
             return
-        # As it was sent, percent-encoded: without the query, which may hold anything.
+        # As it was sent, percent-encoded. ASGI keeps the query apart, which may hold anything.
         raw = self._scope.get("raw_path") or self._scope["path"].encode()
-        path = raw.partition(b"?")[0].decode("ascii", "backslashreplace")[:500]
+        path = raw.decode("ascii", "backslashreplace")[:500]
         client = self._scope.get("client")
         access.log(
             level,

@@ -149,6 +149,15 @@ def test_a_leaked_tokens_sessions_end_when_it_is_rotated_at_once(api: Api) -> No
     assert api.store.access.check_session(text) == "unknown"
 
 
+def test_a_revoked_token_leaves_no_sessions_behind(api_on_both: Api) -> None:
+    access = api_on_both.store.access
+    revoked, kept = (access.create_token("laptop") for _ in range(2))
+    gone, other = (access.open_session(token.id, 3600)[0] for token in (revoked, kept))
+    access.revoke_token(revoked.id)
+    assert access.check_session(gone) == "unknown"
+    assert not isinstance(access.check_session(other), str)
+
+
 def test_a_session_expires(api_on_both: Api) -> None:
     access = api_on_both.store.access
     mine = api_on_both.http.get("/v1/tokens/me").json()["id"]

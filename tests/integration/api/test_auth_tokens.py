@@ -108,6 +108,28 @@ def test_a_rotated_tokens_old_text_works_through_its_grace_only(api_on_both: Api
     assert gone.json()["type"] == "urn:winnow:problem:unauthorized"
 
 
+def test_an_old_text_holds_no_longer_than_its_grace_and_its_token(api_on_both: Api) -> None:
+    access = api_on_both.store.access
+
+    def holds(text: str) -> float:
+        token = access.check_token(text)
+        assert not isinstance(token, str)
+        assert token.seconds_left is not None
+        return token.seconds_left
+
+    short, long = (access.create_token("ci", seconds=lasts) for lasts in (3600.0, 7200.0))
+    access.rotate_token(short.id, grace=7200.0)
+    renewed = access.rotate_token(long.id, grace=3600.0)
+    assert 3000 < holds(str(short.token)) <= 3600
+    assert 3000 < holds(str(long.token)) <= 3600
+    assert 6600 < holds(str(renewed.token)) <= 7200
+
+    access.rotate_token(long.id, grace=0.001)
+    while not isinstance(was := access.check_token(str(renewed.token)), str):
+        pass
+    assert was == "replaced"
+
+
 def test_a_revoked_token_ends_at_once_here_and_soon_elsewhere(api_on_both: Api) -> None:
     api = api_on_both
     token = make(api).json()

@@ -24,7 +24,7 @@ from orchestrator.observe.logs import Json
 from orchestrator.settings import Settings
 from orchestrator.store import Store
 from tests.fixtures.studies import Studies
-from tests.integration.api.conftest import Api, LiveServer, good_sweep
+from tests.integration.api.conftest import Api, LiveServer, good_sweep, make_api
 
 Samples = dict[tuple[str, ...], float]
 
@@ -108,8 +108,31 @@ def test_requests_are_counted_by_route_never_by_id(api: Api) -> None:
     counted = samples(api, catalogue.HTTP_REQUESTS)
     assert counted["GET", "/v1/sweeps/{sweep_id}", "404"] == 30
     assert len(counted) < 8
+    assert counted["GET", "refused", "401"] == 1
     assert samples(api, catalogue.HTTP_REFUSED)[("unauthorized",)] == 1
     assert samples(api, catalogue.HTTP_IN_FLIGHT) == {(): 1}  # this one
+
+
+def test_what_is_refused_is_counted_by_why(sqlite_url: str, tmp_path: Path) -> None:
+    limit = {"reads_per_minute": 1}
+    for api in make_api(sqlite_url, tmp_path / "home", None, settings=limit):
+        seen = [api.http.get("/v1/sweeps").status_code for _ in range(3)]
+        assert seen == [200, 429, 429]
+        assert api.http.post("/v1/sweeps", content=b"x" * (1024 * 1024 + 1)).status_code == 413
+        low = api.store.access.create_token("low", ("read",)).token
+        asked = api.http.post("/v1/projects", headers={"Authorization": f"Bearer {low}"})
+        assert asked.status_code == 403
+        watching = api.store.access.create_token("watching", ("read",)).token
+        api.http.headers["Authorization"] = f"Bearer {watching}"
+        assert samples(api, catalogue.HTTP_REFUSED) == {
+            ("rate-limited",): 2,
+            ("too-large",): 1,
+            ("forbidden",): 1,
+        }
+        api.http.headers["Authorization"] = (
+            f"Bearer {api.store.access.create_token('again', ('read',)).token}"
+        )
+        assert samples(api, catalogue.HTTP_REQUESTS)["GET", "refused", "429"] == 2
 
 
 def test_projects_by_the_hundred_make_no_hundreds_of_series(

@@ -44,3 +44,31 @@ def test_a_checkpoint_that_is_there_is_found_before_a_later_one_that_is_gone(
     assert left is not None
     assert gone is not None
     assert (left.path, left.available, gone.available) == ("/c/1", True, False)
+
+
+def test_a_damaged_checkpoint_is_found_after_one_that_is_whole(running: Running) -> None:
+    trial = running.trial()
+    attempt(running, trial, "/c/1")
+    attempt(running, trial, "/c/2")
+    with running.store.guarded(running.lease) as tx:
+        tx.note_damaged(trial, ["/c/2"])
+    find = running.store.history.checkpoint_at
+    whole, damaged = find(trial, 5, None), find(trial, 5, None, 2)
+    assert whole is not None
+    assert damaged is not None
+    assert (whole.path, whole.available, damaged.available) == ("/c/1", True, False)
+
+
+def test_a_driver_is_not_given_a_damaged_checkpoint_to_go_on_from(running: Running) -> None:
+    trial, number = running.started(0)
+    saved = (checkpoint(5, "/c/5"), checkpoint(6, "/c/6"))
+    running.store.record(running.lease, trial, number, Batch("running", checkpoints=saved))
+
+    def to_go_on_from() -> list[str]:
+        (row,) = running.store.sweep_rows(running.sweep_id).trials
+        return [saved.path for saved in row.checkpoints]
+
+    assert to_go_on_from() == ["/c/6", "/c/5"]
+    with running.store.guarded(running.lease) as tx:
+        tx.note_damaged(trial, ["/c/6"])
+    assert to_go_on_from() == ["/c/5"]

@@ -98,6 +98,14 @@ def test_a_name_that_answers_differently_the_second_time_wins_nothing(receiver: 
     assert receiver.received == []
 
 
+def test_a_name_of_several_addresses_is_reached_where_somebody_listens(receiver: Receiver) -> None:
+    addresses = [ipaddress.IPv4Address(text) for text in ("127.0.0.2", "127.0.0.1")]
+    outcome = send(named(receiver), Policy.parse("ci.example"), resolve=lambda *_: addresses)
+    assert outcome == Outcome(204)
+    nowhere = send(named(receiver), Policy.parse("ci.example"), resolve=lambda *_: addresses[:1])
+    assert (nowhere.error or "").startswith("no connection")
+
+
 def test_redirects_are_not_followed(receiver: Receiver) -> None:
     inside = Receiver().start()
     try:
@@ -174,6 +182,15 @@ def test_a_receiver_that_answers_byte_by_byte_holds_nobody_up(dripping: int) -> 
     assert outcome.error is not None
     assert outcome.error.startswith("no answer in time")
     assert time.monotonic() - began < 60  # it drips for ever
+
+
+def test_a_receiver_that_says_nothing_is_not_waited_for_beyond_the_bound_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orchestrator.webhooks.sending.ANSWER_SECONDS", 86_400.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        outcome = send(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.5)
+    assert (outcome.error or "").startswith("no answer in time")
 
 
 def test_what_is_no_web_server_is_said(receiver: Receiver) -> None:
