@@ -15,6 +15,7 @@ from api.changes import parse
 from api.documents import Document, takes
 from api.errors import ProblemError, invalid_change
 from api.idempotency import OnceOf, creates
+from api.pages import Limit
 from api.services import ServicesOf, StoreOf
 from orchestrator.settings import Settings
 from orchestrator.webhooks.addresses import AddressRefused, check_url
@@ -33,7 +34,6 @@ router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 WebhookId = Annotated[str, Path(pattern=r"^wh_[a-z0-9]{13}$")]
 DeliveryId = Annotated[str, Path(pattern=r"^msg_[a-z0-9]{20}$")]
 SECRET = frozenset({"secret"})
-Limit = Annotated[int, Query(ge=1, le=200)]
 
 
 @router.get("")
