@@ -58,17 +58,25 @@ class NotedRun(SimulatedRun):
         self._attempt, self._notes, self._pace, self._lease = attempt, notes, pace, lease
         return self
 
+    def __post_init__(self) -> None:
+        self._unreadable: OSError | None = None
+        try:
+            super().__post_init__()
+        except OSError as error:  # a successor has deleted what this one was to go on from
+            self._unreadable = error
+
     def advance(self, control: Any) -> Batch:
         began = time.monotonic()
         if began > self._lease[0]:
             raise LeaseLost(self._attempt.trial_id, 0)
+        if self._unreadable is not None:
+            return _lost(self._unreadable)
         if self._pace:
             time.sleep(self._pace)
         try:
             batch = super().advance(control)
-        except OSError as error:  # its folder is gone, or full: as the ranks report it
-            notes = {"infrastructure": True, "message": str(error)}
-            batch = self._batch("failed", notes=notes)
+        except OSError as error:  # its folder is gone, or full
+            batch = _lost(error)
         self._notes.write(
             trial=self._attempt.trial_id,
             attempt=self._attempt.number,
@@ -87,6 +95,11 @@ class NotedRun(SimulatedRun):
         if not final.exists():
             os.rename(draft, final)
         return CheckpointRecord(self.step, self.samples(self.step), "state", str(final), 1, 0.0)
+
+
+def _lost(error: OSError) -> Batch:
+    """What ranks report whose folder can't be read or written."""
+    return Batch(status="failed", notes={"infrastructure": True, "message": str(error)})
 
 
 @dataclass

@@ -74,11 +74,13 @@ def _stop(scene: Scene, *, point: str, count: int) -> None:
     store.close()
     second = Driver(scene.url, scene.folder, sweep_id, "driver-2", pace=0.01, lease_seconds=60.0)
     successor = scene.fork(second.run, "driver-2")
-    # Wake it at any moment of its successor's life.
-    time.sleep(scene.random.uniform(0.0, 0.6))
+    # Wake it when its successor has ended, and at any moment of its life.
+    ended = scene.wait(successor) if count == 1 else None
+    if ended is None:
+        time.sleep(scene.random.uniform(0.0, 0.6))
     os.kill(pid, signal.SIGCONT)
     code = scene.wait(pid)
-    took_over = scene.wait(successor) == 0
+    took_over = (scene.wait(successor) if ended is None else ended) == 0
     if not has_ended(scene.url, sweep_id):
         free(scene.url, sweep_id)
         drive_to_the_end(scene, sweep_id)
