@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.settings import Settings
 from orchestrator.store import migrate
@@ -23,6 +24,7 @@ from tests.fixtures.bad_requests import (
     never_opened,
     send,
 )
+from tests.fixtures.doors import UNLIMITED
 from tests.integration.api.conftest import Api, LiveServer, make_api
 
 ROOT = Path(__file__).parents[2]
@@ -154,17 +156,17 @@ def refused() -> Refusals:
     found = Refusals()
     with tempfile.TemporaryDirectory(prefix="winnow-conformance-") as scratch:
         folder = Path(scratch)
-        for api in _server(folder / "open", {}):
+        for api in _server(folder / "open", UNLIMITED):
             found.answers += _sent(api, bad_requests())
         root, settings = make_places(folder / "files")
-        for api in _server(folder / "confined", settings):
+        for api in _server(folder / "confined", UNLIMITED | settings):
             found.answers += _sent(api, bad_places(root))
         found.answers += _bytes_sent(folder / "bytes")
     found.connections = _connections()
     return found
 
 
-def _server(folder: Path, settings: dict[str, str]) -> Iterator[Api]:
+def _server(folder: Path, settings: Mapping[str, Any]) -> Iterator[Api]:
     folder.mkdir()
     url = f"sqlite:///{folder}/winnow.db"
     migrate(url)
@@ -189,7 +191,7 @@ def _bytes_sent(folder: Path) -> Iterator[Refusal]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = LiveServer(Settings(home=folder / "home", database_url=url), port)
+    server = LiveServer(Settings(home=folder / "home", database_url=url, **UNLIMITED), port)
     server.start()
     try:
         exchanged(port, b"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", server.token)

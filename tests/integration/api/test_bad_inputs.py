@@ -16,6 +16,7 @@ from tests.fixtures.bad_requests import (
     never_opened,
     send,
 )
+from tests.fixtures.doors import UNLIMITED
 from tests.integration.api.conftest import Api, make_api
 
 ALL = [bad for bad in bad_requests() if bad.family != "faults in a sweep"]
@@ -27,7 +28,8 @@ def strict(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """Shared by all requests of this file: none of them may leave anything behind."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "api.db").write_bytes(sqlite_template.read_bytes())
-    yield from make_api(f"sqlite:///{folder / 'api.db'}", folder / "home", never_opened)
+    url = f"sqlite:///{folder / 'api.db'}"
+    yield from make_api(url, folder / "home", never_opened, settings=UNLIMITED)
 
 
 def kept(api: Api) -> tuple[int, ...]:
