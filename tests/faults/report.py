@@ -175,8 +175,8 @@ def _kills(cases: Sequence[Result]) -> Iterable[str]:
     yield ""
     yield (
         "Seconds until a step was stored again, anywhere in the server, median and longest, on a "
-        "machine whose two CPUs train, run Ray and start the successor; Ray's workers have everyone's "
-        "priority (`RAY_worker_niceness=0`):"
+        "machine whose two CPUs train, run Ray and start the successor; Ray's workers have "
+        "everyone's priority (`RAY_worker_niceness=0`):"
     )
     yield ""
     yield "| killed | SQLite | PostgreSQL |"
