@@ -13,9 +13,10 @@ orchestrator's loop, the sharing, the database and each sweep's Study; training 
 seconds are read from the attempts' rows; each sweep's are compared with its weight's part of all.
 
 *Flat*: two hundred simulated trials of one sweep that each report every second, through the
-driver's Study and database. CPU and memory of the process are sampled; given is how they change
-over the run, and that over their mean. Tune isn't part of it: two hundred of its actors do not fit
-a small machine.
+driver's Study and database, without a rule that ends trials. CPU and memory of the process are
+sampled; given is how they change over the run (Theil-Sen's slope), and that over their mean. A rule
+that reads steps, such as `dynamics`, keeps 56 bytes of each. Tune isn't part of it: two hundred of
+its actors do not fit a small machine.
 
 Ray Tune has no counterpart to the latter two, so they stand without a peer.
 """

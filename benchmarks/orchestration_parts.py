@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -265,7 +266,11 @@ def flat(folder: Path, seconds: int) -> dict[str, Any]:
         "points": trials * steps * seconds,
     }
     for index, what, unit in ((1, "cpu", "of_a_core_per_hour"), (2, "memory", "mb_per_hour")):
-        slope = statistics.linear_regression([s[0] for s in warm], [s[index] for s in warm]).slope
+        # The median of all pairs' slopes: seconds in which the machine stood still do not count.
+        slope = statistics.median(
+            (after[index] - before[index]) / (after[0] - before[0])
+            for before, after in itertools.combinations(warm, 2)
+        )
         mean = statistics.fmean(s[index] for s in warm)
         found |= {
             f"{what}_mean": mean,

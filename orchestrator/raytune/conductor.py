@@ -113,9 +113,9 @@ class StudyConductor:
         self._reports.append((attempt_id, answer))
         while len(self._reports) > MOST_WAITING:
             self._reports.pop(0)[1].result()
-        if batch.status == "running" and not batch.evaluations:
-            return "go"  # what is decided about it is told by the next tick
-        return self._answer(answer)
+        if batch.status == "running" and batch.evaluations:
+            return self._answer(answer)
+        return "go"  # it has ended, or what is decided about it is told by the next tick
 
     def lost(self, attempt_id: str, message: str) -> None:
         answer = self._thread.submit(self._lost, attempt_id, message)

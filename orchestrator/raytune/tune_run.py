@@ -340,14 +340,21 @@ class _Source(SearchAlgorithm):
 
 
 class _Loop(FIFOScheduler):
-    """Tune's scheduler hook, used for one thing: it is called in every turn of the loop."""
+    """Tune's scheduler hook: called in every turn of the loop, and asked who is next."""
 
     def __init__(self, hooks: _Hooks) -> None:
         super().__init__()
         self._hooks = hooks
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        self._hooks.turn(tune_controller._tune_controller)
+        controller = tune_controller._tune_controller
+        self._hooks.turn(controller)
+        # An idle group is for a trial that has none on its way. The first one of all would take it
+        # and give up the group that is starting for it, so that trials which are shorter than a
+        # group's start would run one after the other, in a single slot.
+        for trial in controller._pending_trials_list:
+            if trial in controller._pending_trials and trial not in controller._trial_to_actor:
+                return trial
         return super().choose_trial_to_run(tune_controller)
 
     def __reduce__(self) -> Any:

@@ -50,6 +50,7 @@ class ASHA(TrackingScheduler):
 
     name = "asha"
     code = "asha"
+    reads_steps = False
 
     def __init__(self, spec: SchedulerSpec, seed: int) -> None:
         super().__init__(spec, seed)

@@ -20,6 +20,8 @@ class Curve:
     counts, and what came after it in the earlier attempt is dropped.
     """
 
+    keeps_steps: bool = True
+    """Whether for good; else only the last one is kept, which tells how far the trial is."""
     steps: Steps = field(default_factory=Steps)
     _evaluations: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
     _held_out: dict[tuple[int, int], HeldOut | None] = field(default_factory=dict)
@@ -31,6 +33,8 @@ class Curve:
             self.steps.drop_from(record.step)
             kept = min(kept, len(self.steps))
             self.steps.append(record)
+        if not self.keeps_steps:
+            self.steps.keep_last()
         if evaluations:
             self._held_out.clear()
         for evaluation in evaluations:

@@ -31,6 +31,7 @@ class MedianStopping(TrackingScheduler):
 
     name = "median"
     code = "median"
+    reads_steps = False
 
     def _judge(self, trial: Followed) -> Decision | None:
         deepest = self._deepest_rung(trial)

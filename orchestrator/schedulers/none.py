@@ -11,6 +11,7 @@ class NoScheduler(TrackingScheduler):
 
     name = "none"
     code = "none"
+    reads_steps = False
 
     def _judge(self, trial: Followed) -> Decision | None:
         return None

@@ -38,6 +38,7 @@ class OneEpoch(TrackingScheduler):
 
     name = "one-epoch"
     code = "one-epoch"
+    reads_steps = False
 
     def __init__(self, spec: SchedulerSpec, seed: int) -> None:
         super().__init__(spec, seed)

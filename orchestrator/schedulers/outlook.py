@@ -53,6 +53,8 @@ class Prospect:
 class Outlook(ASHA):
     """See the module's docstring."""
 
+    reads_steps = True
+
     def __init__(self, spec: SchedulerSpec, seed: int, prior: Prior | None = None) -> None:
         super().__init__(spec, seed)
         self.prior = prior or default_prior()

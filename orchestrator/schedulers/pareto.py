@@ -55,6 +55,7 @@ class Pareto(ASHA):
 
     name = "pareto"
     code = "pareto"
+    reads_steps = True
 
     def __init__(self, spec: SchedulerSpec, seed: int) -> None:
         super().__init__(spec, seed)

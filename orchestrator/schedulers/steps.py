@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 from trainer.metrics import StepRecord
 
@@ -43,16 +43,13 @@ class Steps(Sequence[StepRecord]):
     def drop_from(self, step: int) -> None:
         """Forget the last records, back to before `step`."""
         while self._step and self._step[-1] >= step:
-            for column in (
-                self._step,
-                self.samples,
-                self._loss,
-                self._norm,
-                self._rate,
-                self.seconds,
-                self._batch,
-            ):
+            for column in self._columns():
                 column.pop()
+
+    def keep_last(self) -> None:
+        """Forget all records but the last."""
+        for column in self._columns():
+            del column[:-1]
 
     def __len__(self) -> int:
         return len(self._step)
@@ -75,4 +72,15 @@ class Steps(Sequence[StepRecord]):
             seconds=self.seconds[index],
             memory=0,
             batch_samples=self._batch[index],
+        )
+
+    def _columns(self) -> tuple[array[Any], ...]:
+        return (
+            self._step,
+            self.samples,
+            self._loss,
+            self._norm,
+            self._rate,
+            self.seconds,
+            self._batch,
         )

@@ -67,6 +67,8 @@ class TrackingScheduler(ABC):
 
     name: str
     code: str
+    reads_steps: bool = True
+    """Whether the rule looks at steps before the last; if not, they take no memory."""
 
     def __init__(self, spec: SchedulerSpec, seed: int) -> None:
         self.spec = spec
@@ -87,7 +89,9 @@ class TrackingScheduler(ABC):
     def add(self, trial: TrialInfo) -> None:
         if trial.id not in self._trials:
             value = coin(self._seed, trial.number)
-            self._trials[trial.id] = Followed(trial, value < self.spec.audit, value)
+            self._trials[trial.id] = Followed(
+                trial, value < self.spec.audit, value, curve=Curve(self.reads_steps)
+            )
             insort(self._ordered, self._trials[trial.id], key=lambda t: (t.info.number, t.info.id))
             self._forget()
 

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray import tune
 
 from orchestrator.raytune import tune_run
 from orchestrator.raytune.assignment import Assignment, GroupShape
@@ -204,3 +206,52 @@ def test_workers_that_hang_are_ended_when_they_do_not_yield_and_none_outlives_it
     while rank_pids() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert rank_pids() == []
+
+
+def test_attempts_shorter_than_a_groups_start_do_not_keep_the_other_slots_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Brief(tune.Trainable):
+        """An attempt that is over sooner than another process can start."""
+
+        def setup(self, config: dict[str, Any], environment: object = None) -> None:
+            pass
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            return True
+
+        def step(self) -> dict[str, Any]:
+            time.sleep(0.05)
+            return {"batch": Batch(status="completed", notes={"pid": os.getpid()}), "done": True}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+            return {}
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            return None
+
+    class UntilThreeSlots(Script):
+        """Attempts as long as fewer than three processes have taken part."""
+
+        def next(self) -> Assignment | None:
+            if self.shells >= 3 or time.monotonic() > deadline:
+                self.waiting.clear()
+            else:
+                number = len(self.reports) + len(self.live)
+                self.waiting.append(Assignment(f"q-{number}-a1", f"q-{number}", 1, "{}", None))
+            return super().next()
+
+        @property
+        def finished(self) -> bool:
+            return (self.shells >= 3 or time.monotonic() > deadline) and super().finished
+
+        @property
+        def shells(self) -> int:
+            return len({r[-1].notes["pid"] for r in self.reports.values()})
+
+    monkeypatch.setattr(tune_run, "TrialShell", Brief)
+    deadline = time.monotonic() + 120
+    script = UntilThreeSlots([], limit=3)
+    tune_run.run(script, ONE)
+    assert script.shells == 3
+    assert script.most_live == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -194,6 +195,34 @@ def test_records_that_go_backwards_or_come_twice_never_raise(trial, rule) -> Non
         scheduler.completed(r.info.id, Outcome("COMPLETED", "completed", r.value))
     assert scheduler.next(0) is None
     assert scheduler.finish() == []
+
+
+@every_rule
+@quick
+@given(sweep=hostile_sweeps())
+def test_a_rule_that_says_it_reads_no_steps_decides_the_same_without_them(
+    trial, rule, sweep
+) -> None:
+    recorded = build(trial, sweep)
+    keeping = make_scheduler(spec_of(rule), 0)
+    keeping.reads_steps = True  # type: ignore[attr-defined]
+    with_steps = simulate(keeping, recorded, workers=2)
+    assert simulate(make_scheduler(spec_of(rule), 0), recorded, workers=2) == with_steps
+
+
+@pytest.mark.parametrize("rule", ["none", "asha", "random", "hyperband", "median", "one-epoch"])
+def test_steps_take_no_memory_where_the_rule_does_not_read_them(trial, rule) -> None:
+    long = trial(1, total=40_000, batch=1)
+    scheduler = make_scheduler(spec_of(rule), 0)
+    scheduler.add(long.info)
+    scheduler.observe(long.info.id, long.steps[:100], [])
+    tracemalloc.start()
+    try:
+        for at in range(100, len(long.steps), 100):
+            scheduler.observe(long.info.id, long.steps[at : at + 100], [])
+        assert tracemalloc.get_traced_memory()[0] < 100_000  # all of them are 2.2 MB
+    finally:
+        tracemalloc.stop()
 
 
 @every_rule
