@@ -79,7 +79,7 @@ class StudyConductor:
 
     @property
     def finished(self) -> bool:
-        return self._study.finished and not self._reports
+        return self._study.finished and all(answer.done() for _, answer in self._reports)
 
     def next(self) -> Assignment | None:
         """What to start in a free slot. The study is asked once for each answer it gives."""

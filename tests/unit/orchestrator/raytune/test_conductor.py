@@ -56,6 +56,7 @@ class AwayStudy:
 
 RUNNING = Batch(status="running")
 AT_A_RUNG = Batch(status="running", evaluations=(Evaluation(1, 8, "eval", "held-out", 1.0, 10),))
+AT_ITS_END = Batch(status="completed", evaluations=AT_A_RUNG.evaluations)
 
 
 @pytest.fixture
@@ -121,6 +122,39 @@ def test_the_run_is_not_over_before_everything_is_stored(
     while not conductor.finished:
         conductor.tick()
     assert len(study.reported) == 1
+
+
+def test_an_end_is_not_waited_for_and_what_comes_next_knows_of_it(
+    study: AwayStudy, conductor: StudyConductor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, stored = threading.Event(), study.report
+
+    def slow(attempt_id: str, batch: Batch) -> Any:
+        storing.wait(20)
+        return stored(attempt_id, batch)
+
+    def known() -> Attempt | None:
+        assert [attempt for attempt, _ in study.reported] == ["s-1-a1"]
+        study.finished = True
+        return None
+
+    monkeypatch.setattr(module, "HOLD_SECONDS", 60.0)
+    monkeypatch.setattr(study, "report", slow)
+    monkeypatch.setattr(study, "next", known)
+    conductor.report("s-1-a1", AT_ITS_END)
+    assert not study.reported
+    storing.set()
+    assert conductor.next() is None
+    assert conductor.finished  # at once: Tune sleeps a second before it asks again
+
+
+def test_what_goes_wrong_with_the_last_report_is_raised_at_the_end(
+    study: AwayStudy, conductor: StudyConductor
+) -> None:
+    study.fault = RuntimeError("a fault of ours")
+    conductor.report("s-1-a1", AT_ITS_END)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        conductor.close()
 
 
 def test_what_goes_wrong_in_the_study_ends_the_run(
