@@ -224,12 +224,6 @@ def test_attempts_shorter_than_a_groups_start_do_not_keep_the_other_slots_empty(
             time.sleep(0.05)
             return {"batch": Batch(status="completed", notes={"pid": os.getpid()}), "done": True}
 
-        def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-            return {}
-
-        def load_checkpoint(self, checkpoint: Any) -> None:
-            return None
-
     class UntilThreeSlots(Script):
         """Attempts as long as fewer than three processes have taken part."""
 

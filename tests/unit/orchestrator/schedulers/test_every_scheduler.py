@@ -22,6 +22,8 @@ from winnow.spec import SCHEDULER_FIELDS, SchedulerSpec
 RULES = tuple(SCHEDULER_FIELDS)
 PAUSING = ("asha", "random", "hyperband", "pareto", "rate-batch-curve", "one-epoch")
 """Rules that pause trials and end them only when nothing is left to run."""
+READING = ("dynamics", "paper-sign", "pareto", "wilcoxon")
+"""Rules that read steps, so that they keep them."""
 
 quick = settings(
     max_examples=10,
@@ -210,7 +212,7 @@ def test_a_rule_that_says_it_reads_no_steps_decides_the_same_without_them(
     assert simulate(make_scheduler(spec_of(rule), 0), recorded, workers=2) == with_steps
 
 
-@pytest.mark.parametrize("rule", ["none", "asha", "random", "hyperband", "median", "one-epoch"])
+@pytest.mark.parametrize("rule", sorted({*RULES} - {*READING}))
 def test_steps_take_no_memory_where_the_rule_does_not_read_them(trial, rule) -> None:
     long = trial(1, total=40_000, batch=1)
     scheduler = make_scheduler(spec_of(rule), 0)
